@@ -1,0 +1,323 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Choose what a model looks at: the regions a query means, and their frames."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pixelrefer_ros.core import masks
+from pixelrefer_ros.core.regions import check_not_ahead, match_frame, observe
+from pixelrefer_ros.core.sampling import spread
+from pixelrefer_ros.core.types import (
+    NS_PER_S,
+    ErrorCode,
+    Frame,
+    PixelReferError,
+    RegionClip,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pixelrefer_ros.core.region_store import RegionStore
+    from pixelrefer_ros.core.regions import Observation
+    from pixelrefer_ros.core.types import Query, Region
+    from pixelrefer_ros.core.video_buffer import FrameView
+
+_NAME = re.compile(r'\{([^{}]+)\}')
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the region ids that '{region_id}' in a text names, each once, in order."""
+    return tuple(dict.fromkeys(_NAME.findall(text)))
+
+
+def without_names(text: str) -> str:
+    """Return a text as a hint for one region: '{region_id}' reads 'it'; '' if only names."""
+    if not re.sub(r'[\W_]+', '', _NAME.sub('', text)):
+        return ''
+    return _NAME.sub('it', text).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Hold one region of a clip: what was seen of it in the chosen frames, oldest first."""
+
+    region_id: str
+    label: str
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Hold what a model looks at.
+
+    Attributes:
+        camera: Name of the camera.
+        frames: Oldest first.
+        looks: The regions, each seen in some of the frames.
+        window_start_ns: Start of the window that was asked for.
+        window_end_ns: Its end.
+    """
+
+    camera: str
+    frames: tuple[Frame, ...]
+    looks: tuple[Look, ...]
+    window_start_ns: int
+    window_end_ns: int
+
+    @property
+    def stamps_ns(self) -> tuple[int, ...]:
+        """Return the stamps of the frames, oldest first."""
+        return tuple(frame.stamp_ns for frame in self.frames)
+
+    def only(self, look: Look) -> Clip:
+        """Return the part that shows one region."""
+        stamps = {seen.stamp_ns for seen in look.observations}
+        frames = tuple(frame for frame in self.frames if frame.stamp_ns in stamps)
+        return Clip(self.camera, frames, (look,), self.window_start_ns, self.window_end_ns)
+
+    def region_clips(self) -> tuple[RegionClip, ...]:
+        """Return the regions as a describer wants them, masks drawn."""
+        index = {frame.stamp_ns: i for i, frame in enumerate(self.frames)}
+        return tuple(
+            RegionClip(
+                look.region_id,
+                tuple(index[seen.stamp_ns] for seen in look.observations),
+                tuple(masks.decode(seen.mask) for seen in look.observations),
+            )
+            for look in self.looks
+        )
+
+
+def look_back(
+    observations: Sequence[Observation], end_ns: int, window_ns: int
+) -> tuple[Observation, ...]:
+    """Return the observations in the window before a time.
+
+    When there are none in it, the window reaches back from the newest observation before it
+    instead.
+
+    Args:
+        observations: Oldest first.
+        end_ns: End of the window, included.
+        window_ns: Length of the window.
+    """
+    past = [seen for seen in observations if seen.stamp_ns <= end_ns]
+    if not past:
+        return ()
+    if past[-1].stamp_ns < end_ns - window_ns:
+        end_ns = past[-1].stamp_ns
+    return tuple(seen for seen in past if seen.stamp_ns >= end_ns - window_ns)
+
+
+def make_clip(
+    camera: str,
+    view: FrameView,
+    looks: Sequence[Look],
+    frames_per_region: int,
+    window_ns: tuple[int, int],
+) -> Clip:
+    """Return a clip of some frames of each region, spread over time, the newest always in.
+
+    Several regions share frames where that keeps the spread.
+    """
+    used: set[int] = set()
+    chosen: list[Look] = []
+    for look in looks:
+        by_stamp = {seen.stamp_ns: seen for seen in look.observations}
+        stamps = spread(sorted(by_stamp), frames_per_region, prefer=used)
+        used.update(stamps)
+        chosen.append(Look(look.region_id, look.label, tuple(by_stamp[s] for s in stamps)))
+    frames = tuple(frame for frame in view.frames if frame.stamp_ns in used)
+    return Clip(camera, frames, tuple(chosen), *window_ns)
+
+
+def _wanted(query: Query) -> tuple[str, ...]:
+    """Return the ids a query speaks of; none means all of the camera."""
+    given = (region.region_id for region in query.regions)
+    return tuple(dict.fromkeys([*query.region_ids, *given, *names_in(query.text)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Binder:
+    """Find out what a query means.
+
+    Attributes:
+        camera: Name of the camera it is about.
+        view: The frames in its buffer.
+        store: The regions it knows.
+        frames_per_region: How many frames of a region the model wants.
+        window_ns: How far back to look when the query does not say.
+        tolerance_ns: How far a region's stamp may be from that of a kept frame.
+        pending_ns: How far ahead of the newest frame a query may be.
+    """
+
+    camera: str
+    view: FrameView
+    store: RegionStore
+    frames_per_region: int
+    window_ns: int
+    tolerance_ns: int
+    pending_ns: int
+
+    def waits(self, query: Query) -> bool:
+        """Return whether an image the query speaks of is still to come.
+
+        Raises:
+            PixelReferError: NO_FRAMES or BAD_STAMP when it cannot come.
+        """
+        newest_ns = self._newest_ns()
+        self._check_stamps(query, newest_ns)
+        if max([query.stamp_ns, *(region.stamp_ns for region in query.regions)]) > newest_ns:
+            return True
+        known = set(self.store.ids())
+        unseen = set(self.store.pending_ids()) - known
+        wanted = _wanted(query)
+        return bool(unseen & set(wanted)) if wanted else bool(unseen) and not known
+
+    def clip(self, query: Query) -> Clip:
+        """Return what a query looks at, as far as the images are there.
+
+        Raises:
+            PixelReferError: NO_FRAMES, BAD_STAMP, UNKNOWN_REGION, BAD_REGION or BAD_REQUEST.
+        """
+        newest_ns = self._newest_ns()
+        self._check_stamps(query, newest_ns)
+        # A time within the tolerance before the oldest image means that image.
+        end_ns = max(min(query.stamp_ns or newest_ns, newest_ns), self.view.stamps_ns[0])
+        window_ns = round(query.window_s * NS_PER_S) if query.window_s > 0 else self.window_ns
+        looks = self._looks(query, end_ns, window_ns)
+        window = (end_ns - window_ns, end_ns)
+        return make_clip(self.camera, self.view, looks, self.frames_per_region, window)
+
+    def region_clip(self, region_id: str) -> Clip | None:
+        """Return what a description of a known region looks at; None when its images are gone.
+
+        The window reaches back from the newest observation.
+        """
+        observations = self.store.observations(region_id)
+        if not observations:
+            return None
+        end_ns = observations[-1].stamp_ns
+        seen = look_back(observations, end_ns, self.window_ns)
+        look = Look(region_id, self.store.region(region_id).label, seen)
+        window = (end_ns - self.window_ns, end_ns)
+        return make_clip(self.camera, self.view, [look], self.frames_per_region, window)
+
+    def _newest_ns(self) -> int:
+        newest = self.view.newest()
+        if newest is None:
+            raise PixelReferError(
+                ErrorCode.NO_FRAMES,
+                'no image has come from the camera yet; is it running, and its topic right?',
+            )
+        return newest.stamp_ns
+
+    def _check_stamps(self, query: Query, newest_ns: int) -> None:
+        if query.stamp_ns:
+            ahead_ns = query.stamp_ns - newest_ns
+            if ahead_ns > self.pending_ns:
+                raise PixelReferError(
+                    ErrorCode.BAD_STAMP,
+                    f'the question is about a time {ahead_ns / NS_PER_S:.3f} s after the newest '
+                    'image; stamp 0 means the newest image',
+                )
+            behind_ns = self.view.stamps_ns[0] - query.stamp_ns
+            if behind_ns > self.tolerance_ns:
+                raise PixelReferError(
+                    ErrorCode.BAD_STAMP,
+                    f'the question is about a time {behind_ns / NS_PER_S:.3f} s before the oldest '
+                    'image in the buffer; ask earlier, or raise the buffer window',
+                )
+        for region in query.regions:
+            if region.stamp_ns:
+                check_not_ahead(region.region_id, region.stamp_ns, newest_ns, self.pending_ns)
+
+    def _looks(self, query: Query, end_ns: int, window_ns: int) -> list[Look]:
+        wanted = _wanted(query)
+        given: dict[str, list[Region]] = {}
+        for region in query.regions:
+            given.setdefault(region.region_id, []).append(region)
+        if wanted:
+            return [
+                self._look(region_id, given, query.region_ids, end_ns, window_ns)
+                for region_id in wanted
+            ]
+        looks = [
+            Look(region_id, self.store.region(region_id).label, seen)
+            for region_id in self.store.ids()
+            if (seen := look_back(self.store.observations(region_id), end_ns, window_ns))
+        ]
+        if not looks:
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                'no region is known at that time; send a region with the question, or add one '
+                'first',
+            )
+        return looks
+
+    def _look(
+        self,
+        region_id: str,
+        given: dict[str, list[Region]],
+        listed: Sequence[str],
+        end_ns: int,
+        window_ns: int,
+    ) -> Look:
+        """Return what was seen of one region until the end of the window."""
+        regions = given.get(region_id, [])
+        seen: dict[int, Observation] = {}
+        label = regions[-1].label if regions else ''
+        if not regions or (region_id in listed and region_id in self.store.ids()):
+            known = self._known(region_id)
+            seen = {one.stamp_ns: one for one in known if one.stamp_ns <= end_ns}
+            label = label or self.store.region(region_id).label
+        for region in regions:
+            new = self._given(region, end_ns)
+            old = seen.get(new.stamp_ns)
+            if old is None or new.offset_ns <= old.offset_ns:
+                seen[new.stamp_ns] = new
+        # A region that comes with the question may sit on a frame just after its time.
+        ordered = sorted(seen.values(), key=lambda one: one.stamp_ns)
+        past = look_back(ordered, end_ns + (self.tolerance_ns if regions else 0), window_ns)
+        if not past:
+            raise PixelReferError(
+                ErrorCode.BAD_STAMP,
+                f"region '{region_id}' was first seen after the time the question is about",
+            )
+        return Look(region_id, label, past)
+
+    def _known(self, region_id: str) -> tuple[Observation, ...]:
+        if region_id not in self.store.ids():
+            if region_id in self.store.pending_ids():
+                raise PixelReferError(
+                    ErrorCode.BAD_STAMP, f"the image of region '{region_id}' has not come"
+                )
+            names = ', '.join(self.store.ids()) or 'none'
+            raise PixelReferError(
+                ErrorCode.UNKNOWN_REGION,
+                f"region '{region_id}' is not known; known are: {names}",
+            )
+        seen = self.store.observations(region_id)
+        if not seen:
+            raise PixelReferError(
+                ErrorCode.NO_FRAMES, f"the images of region '{region_id}' have left the buffer"
+            )
+        return seen
+
+    def _given(self, region: Region, end_ns: int) -> Observation:
+        """Return what a region that comes with the question says about its frame."""
+        if not region.region_id:
+            raise PixelReferError(ErrorCode.BAD_REGION, 'a region needs a region_id')
+        frame = (
+            match_frame(region, self.view, self.tolerance_ns)
+            if region.stamp_ns
+            else self.view.at_or_before(end_ns) or self.view.frames[0]
+        )
+        if frame is None:
+            raise PixelReferError(ErrorCode.NO_FRAMES, 'no image has come from the camera yet')
+        return observe(region, frame)

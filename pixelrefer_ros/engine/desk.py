@@ -1,0 +1,181 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Turn queries and due regions into jobs, and take jobs back out of the queue."""
+
+from __future__ import annotations
+
+import math
+import operator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.engine.jobs import DescribeJob, Job, QueryJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from pixelrefer_ros.core.scheduler import Scheduler, Ticket
+    from pixelrefer_ros.engine.cameras import Camera, Cameras
+    from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.types import EngineConfig, QueryHandle
+
+
+class Desk:
+    """Stand between the cameras and the queue.
+
+    Not thread-safe: the engine holds its lock, but for ``cancel``.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        cameras: Cameras,
+        scheduler: Scheduler[Job],
+        frames_per_region: int,
+        clock: Callable[[], float],
+        on_dropped: Callable[[], None],
+    ) -> None:
+        """Open.
+
+        Args:
+            config: The settings.
+            cameras: Where frames and regions come from.
+            scheduler: Where the jobs go.
+            frames_per_region: How many frames of a region the model wants.
+            clock: Steady seconds.
+            on_dropped: Called for every description that gives way.
+        """
+        self._config = config
+        self._cameras = cameras
+        self._scheduler = scheduler
+        self._frames_per_region = frames_per_region
+        self._clock = clock
+        self._on_dropped = on_dropped
+        self._open = True
+
+    def open(self) -> None:
+        """Take in jobs."""
+        self._open = True
+
+    def close(self, message: str) -> tuple[list[Ticket[Job]], Ticket[Job] | None]:
+        """Refuse jobs from now on, and cancel those there are.
+
+        Returns:
+            The tickets that waited, and the one that runs and has been asked to stop.
+        """
+        self._open = False
+        waiting = self._scheduler.cancel(lambda _: True, ErrorCode.CANCELED, message)
+        # Nothing is left to take, so the job that runs now has been asked to stop.
+        running = self._scheduler.running
+        for ticket in (*waiting, *([running] if running else [])):
+            self._reopen(ticket)
+        return waiting, running
+
+    def enter(self, handle: QueryHandle, camera: Camera) -> Ticket[Job]:
+        """Queue a query, held back while an image it needs is still to come.
+
+        Raises:
+            PixelReferError: NOT_ACTIVE, QUEUE_FULL, and those of ``Binder``.
+        """
+        if not self._open:
+            raise PixelReferError(
+                ErrorCode.NOT_ACTIVE, 'the engine is stopped; start it, then ask again'
+            )
+        query, now_s = handle.query, self._clock()
+        deadline_s = query.deadline_s if query.deadline_s > 0 else self._config.deadline_s
+        binder = camera.binder(self._frames_per_region)
+        clip = None if binder.waits(query) else binder.clip(query)
+        ticket, displaced = self._scheduler.put(
+            QueryJob(camera.name, handle, clip),
+            now_s=now_s,
+            priority=query.priority,
+            deadline_s=now_s + deadline_s,
+            held_until_s=-math.inf if clip else now_s + self._config.pending_s,
+        )
+        if displaced is not None:
+            self._on_dropped()
+            self._reopen(displaced)
+        return ticket
+
+    def cancel(self, handle: QueryHandle, message: str) -> list[Ticket[Job]]:
+        """Cancel one query; return its ticket when it waited. Needs no lock."""
+        return self._scheduler.cancel(
+            lambda t: isinstance(t.payload, QueryJob) and t.payload.handle is handle,
+            ErrorCode.CANCELED,
+            message,
+        )
+
+    def bind_held(self, camera: Camera) -> list[tuple[Ticket[Job], PixelReferError]]:
+        """Settle the queries whose images have come; return those that came to nothing."""
+        failed: list[tuple[Ticket[Job], PixelReferError]] = []
+        for ticket in self._scheduler.waiting():
+            job = ticket.payload
+            if not isinstance(job, QueryJob) or job.clip or job.camera != camera.name:
+                continue
+            try:
+                binder = camera.binder(self._frames_per_region)
+                if not binder.waits(job.handle.query):
+                    job.clip = binder.clip(job.handle.query)
+                    self._scheduler.release(ticket)
+            except PixelReferError as error:
+                is_it = partial(operator.is_, ticket)
+                removed = self._scheduler.cancel(is_it, error.code, str(error))
+                failed += [(one, error) for one in removed]
+        return failed
+
+    def queue_due(self, camera: Camera) -> None:
+        """Queue the descriptions that are due."""
+        newest_ns = camera.newest_ns()
+        if newest_ns is None or not (self._config.describe_enabled and self._open):
+            return
+        for region_id in camera.plan.due(camera.store, newest_ns):
+            job = DescribeJob(camera.name, region_id)
+            try:
+                # What gives way, if anything, is an older job of the same region: descriptions
+                # rank by arrival, so this one comes after all others.
+                _, replaced = self._scheduler.put(job, now_s=self._clock(), key=job)
+            except PixelReferError:
+                camera.plan.reopen(region_id)
+                self._on_dropped()
+                continue
+            if replaced is not None:
+                self._on_dropped()
+
+    def forget(self, camera: Camera, region_ids: Collection[str]) -> None:
+        """End the descriptions of regions that were removed."""
+        camera.plan.forget(region_ids)
+        jobs = {DescribeJob(camera.name, region_id) for region_id in region_ids}
+        self._scheduler.cancel(lambda t: t.key in jobs, ErrorCode.CANCELED, 'region removed')
+
+    def clear(
+        self, cameras: Sequence[Camera], code: ErrorCode, message: str
+    ) -> list[Ticket[Job]]:
+        """Forget what cameras have seen; return the waiting jobs that end with it."""
+        for camera in cameras:
+            camera.clear()
+        names = {camera.name for camera in cameras}
+        return self._scheduler.cancel(lambda t: t.payload.camera in names, code, message)
+
+    def prepare(self, job: Job) -> Clip | None:
+        """Return what a job looks at; None when its region has gone.
+
+        Raises:
+            PixelReferError: A query waited for an image in vain.
+        """
+        camera = self._cameras.find(job.camera)
+        binder = camera.binder(self._frames_per_region)
+        if isinstance(job, QueryJob):
+            if job.clip is None:
+                job.clip = binder.clip(job.handle.query)
+            return job.clip
+        clip = binder.region_clip(job.region_id)
+        if clip is not None:
+            camera.plan.looked(job.region_id, camera.store.newest(job.region_id).given_ns)
+        return clip
+
+    def _reopen(self, ticket: Ticket[Job]) -> None:
+        """Let a description that never ran be due again."""
+        job = ticket.payload
+        if isinstance(job, DescribeJob):
+            self._cameras.find(job.camera).plan.reopen(job.region_id)

@@ -1,0 +1,391 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Take in frames, regions and queries from any thread, and give out words."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pixelrefer_ros.core.scheduler import Scheduler
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError
+from pixelrefer_ros.engine.cameras import Cameras
+from pixelrefer_ros.engine.desk import Desk
+from pixelrefer_ros.engine.jobs import check_task, failed_answer
+from pixelrefer_ros.engine.outbox import Outbox
+from pixelrefer_ros.engine.runner import Runner
+from pixelrefer_ros.engine.types import EngineStats, QueryHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pixelrefer_ros.core.describer import RegionDescriber
+    from pixelrefer_ros.core.scheduler import Ticket
+    from pixelrefer_ros.core.types import (
+        Answer,
+        Description,
+        Frame,
+        Mask,
+        Query,
+        Region,
+    )
+    from pixelrefer_ros.core.video_buffer import FrameView
+    from pixelrefer_ros.engine.cameras import Camera
+    from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.jobs import Job
+    from pixelrefer_ros.engine.types import EngineConfig
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Keep the video, describe regions as they come, and answer queries.
+
+    Inputs may come from any thread and return quickly. The model runs in one thread: the
+    worker between ``start`` and ``stop`` (live), or the caller of ``step`` (lock-step). With a
+    clock that follows the bag and ``record_timings=False``, equal inputs and steps give equal
+    results.
+
+    Every submitted query gets exactly one answer. Callbacks are called without locks held,
+    from the worker or from the thread whose call ended the query; what they raise is reported
+    through ``on_problem``.
+
+    The time of a camera is the stamp of its newest kept frame, so that it makes no difference
+    whether frames that ``wants`` refuses are offered or not.
+    """
+
+    def __init__(
+        self,
+        describer: RegionDescriber,
+        config: EngineConfig,
+        *,
+        on_description: Callable[[Description], None],
+        on_answer: Callable[[Answer], None],
+        clock: Callable[[], float] = time.monotonic,
+        on_problem: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Join the parts; nothing runs yet.
+
+        Args:
+            describer: Called from one thread at a time.
+            config: The settings.
+            on_description: Gets every description.
+            on_answer: Gets the answers to queries submitted without an ``on_answer`` of their
+                own.
+            clock: Steady seconds, for deadlines and timings.
+            on_problem: Gets a sentence about everything that was dropped or failed.
+        """
+        self._config = config
+        self._on_answer = on_answer
+        self._clock = clock
+        # Guards the cameras and the desk. Taken before the scheduler's and the buffers' own
+        # locks; never held while a callback or the model runs.
+        self._lock = threading.Lock()
+        self._cameras = Cameras(config)
+        self._scheduler: Scheduler[Job] = Scheduler(config.queue_size)
+        self._outbox = Outbox(on_description, on_problem)
+        self._desk = Desk(
+            config,
+            self._cameras,
+            self._scheduler,
+            describer.frames_per_region,
+            clock,
+            self._outbox.count_dropped,
+        )
+        self._runner = Runner(
+            describer, config, self._scheduler, self._outbox, clock, self._prepare
+        )
+
+    # Frames and regions
+
+    def add_frame(self, frame: Frame) -> bool:
+        """Take in a frame; return whether it was kept.
+
+        A frame more than half a second older than the newest means that time jumped back; one
+        less late is passed over. After a jump the frames and regions of that
+        camera are forgotten, its open queries end with CLOCK_JUMP, and the frame is the first
+        of a new time. The picture of a kept frame becomes read-only.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA; BAD_REQUEST when it is no (H, W, 3) uint8 picture.
+        """
+        camera = self._cameras.find(frame.camera)
+        shape = frame.image.shape
+        if len(shape) != 3 or shape[2] != 3 or not frame.image.size or frame.image.dtype != 'u1':
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                f'a frame is a (H, W, 3) uint8 picture, not {shape} {frame.image.dtype}',
+            )
+        if frame.camera != camera.name:
+            frame = replace(frame, camera=camera.name)
+        jumped = f"the time of camera '{camera.name}' jumped back"
+        ended: list[Ticket[Job]] = []
+        unbound: list[tuple[Ticket[Job], PixelReferError]] = []
+        with self._lock:
+            camera.frames_in += 1
+            went_back = camera.goes_back(frame.stamp_ns)
+            if went_back:
+                camera.jumps += 1
+                ended = self._desk.clear([camera], ErrorCode.CLOCK_JUMP, jumped)
+            kept, problems = camera.keep(frame)
+            if kept:
+                unbound = self._desk.bind_held(camera)
+                self._desk.queue_due(camera)
+        if went_back:
+            self._outbox.problem(f'{jumped}: its frames and regions are forgotten')
+        self._outbox.problem(*problems)
+        self._outbox.fail(ended, ErrorCode.CLOCK_JUMP, jumped)
+        for ticket, error in unbound:
+            self._outbox.fail([ticket], error.code, str(error))
+        return kept
+
+    def wants(self, camera: str, stamp_ns: int) -> bool:
+        """Return whether ``add_frame`` would keep a frame, so that it need not be decoded.
+
+        True for an unknown camera: ``add_frame`` says what is wrong.
+        """
+        try:
+            state = self._cameras.find(camera)
+        except PixelReferError:
+            return True
+        with self._lock:
+            return state.wants(stamp_ns)
+
+    def add_regions(self, regions: Sequence[Region]) -> list[PixelReferError | None]:
+        """Take in observations of regions.
+
+        Returns:
+            One outcome per region, in order: None when it was taken in or waits for its image,
+            else why not.
+        """
+        outcomes: list[PixelReferError | None] = []
+        problems: list[str] = []
+        with self._lock:
+            views: dict[Camera, FrameView] = {}
+            for region in regions:
+                try:
+                    camera = self._cameras.find(region.camera)
+                    if camera not in views:
+                        views[camera] = camera.buffer.view()
+                    evicted = camera.store.add(
+                        replace(region, camera=camera.name), views[camera]
+                    )
+                except PixelReferError as error:
+                    outcomes.append(error)
+                    continue
+                outcomes.append(None)
+                if evicted is not None:
+                    problems.append(
+                        f"region '{evicted}' was forgotten to make room for '{region.region_id}':"
+                        f' {self._config.max_regions} are known'
+                    )
+            for camera in views:
+                self._desk.queue_due(camera)
+        self._outbox.problem(*problems)
+        return outcomes
+
+    def remove_regions(
+        self, region_ids: Sequence[str] = (), camera: str | None = None
+    ) -> list[str]:
+        """Forget regions and end their descriptions; queries that are under way go on.
+
+        Args:
+            region_ids: Which; none means all.
+            camera: Of which camera; None means all, '' the only or first.
+
+        Returns:
+            The ids that were known.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        removed: list[str] = []
+        cameras = self._cameras.choose(camera)
+        with self._lock:
+            for state in cameras:
+                gone = state.store.remove(region_ids)
+                removed += gone
+                self._desk.forget(state, gone)
+        return list(dict.fromkeys(removed))
+
+    def list_regions(self, camera: str | None = None) -> list[Region]:
+        """Return the known regions as they were given last, with the stamps of their frames.
+
+        Args:
+            camera: Of which camera; None means all, '' the only or first.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        cameras = self._cameras.choose(camera)
+        with self._lock:
+            return [state.store.region(i) for state in cameras for i in state.store.ids()]
+
+    def snapshot(self, camera: str) -> Frame | None:
+        """Return the newest kept frame of a camera; None before any.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        return self._cameras.find(camera).buffer.newest()
+
+    def regions_at(
+        self, camera: str, stamp_ns: int, *, max_age_s: float = 0.5
+    ) -> dict[str, Mask]:
+        """Return the masks of the regions at a time, by id, to draw them.
+
+        Args:
+            camera: Name of the camera.
+            stamp_ns: Image time.
+            max_age_s: How much older than that the last observation may be. Detectors lag
+                behind the image, so this is not 0.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        state = self._cameras.find(camera)
+        with self._lock:
+            seen = state.observations_at(stamp_ns, stamp_ns - round(max_age_s * NS_PER_S))
+        return {region_id: one.mask for region_id, one in seen.items()}
+
+    # Queries
+
+    def submit(
+        self,
+        query: Query,
+        *,
+        on_answer: Callable[[Answer], None] | None = None,
+        on_progress: Callable[[str, str, int], None] | None = None,
+    ) -> QueryHandle:
+        """Take in a query; it gets exactly one answer, errors included.
+
+        What it looks at is settled now, or as soon as the images have come that it or its
+        regions are ahead of; it waits for them ``pending_s`` at most.
+
+        Args:
+            query: The query.
+            on_answer: Gets the answer, perhaps before this returns; None for the engine's.
+            on_progress: Gets (stage, text so far, jobs ahead of it); the stages are 'queued'
+                and those of the describer.
+        """
+        handle = QueryHandle(query, on_answer or self._on_answer, on_progress, self._cancel)
+        camera = query.camera
+        try:
+            check_task(query)
+            with self._lock:
+                state = self._cameras.of_query(query)
+                camera = state.name
+                ticket = self._desk.enter(handle, state)
+        except PixelReferError as error:
+            self._outbox.answer(handle, failed_answer(query, camera, error.code, str(error)))
+            return handle
+        self._outbox.progress(handle, 'queued', '', self._scheduler.position(ticket))
+        return handle
+
+    def reset(
+        self,
+        camera: str | None = None,
+        *,
+        code: ErrorCode = ErrorCode.CANCELED,
+        message: str = 'the engine was reset',
+    ) -> None:
+        """Forget frames and regions, and end open queries and descriptions.
+
+        Args:
+            camera: Of which camera; None means all, '' the only or first.
+            code: What the queries are answered with.
+            message: The same in words.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        cameras = self._cameras.choose(camera)
+        with self._lock:
+            ended = self._desk.clear(cameras, code, message)
+        self._outbox.fail(ended, code, message)
+
+    # Running
+
+    def start(self) -> None:
+        """Start the worker thread.
+
+        Raises:
+            RuntimeError: It runs already, or a job of the time before the last ``stop`` has
+                still not come back from the model.
+        """
+        with self._lock:
+            self._runner.start()
+            self._desk.open()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop running jobs; end all queries with CANCELED, and refuse new ones.
+
+        Frames and regions stay. When the model does not come back in time, the worker ends
+        once it does.
+
+        Args:
+            timeout_s: How long to wait for the running job.
+        """
+        message = 'the engine was stopped'
+        with self._lock:
+            waiting, running = self._desk.close(message)
+        self._outbox.fail(waiting, ErrorCode.CANCELED, message)
+        if not self._runner.stop(timeout_s):
+            self._outbox.problem(f'the running job did not stop within {timeout_s:g} s')
+            if running is not None:
+                self._outbox.fail([running], ErrorCode.CANCELED, message)
+
+    def step(self) -> bool:
+        """Run the job that is next, in the caller's thread; return False when none is due.
+
+        Raises:
+            RuntimeError: The worker runs, or this is called from within a job.
+        """
+        return self._runner.step()
+
+    def run_until_idle(self) -> int:
+        """Run all jobs that are due; return how many.
+
+        Queries that wait for an image stay, until it comes or the clock has moved on.
+
+        Raises:
+            RuntimeError: As ``step``.
+        """
+        count = 0
+        while self.step():
+            count += 1
+        return count
+
+    def stats(self) -> EngineStats:
+        """Return the counts, and the state of the queue."""
+        waiting = self._scheduler.waiting()
+        oldest_s = min((ticket.entered_s for ticket in waiting), default=math.inf)
+        done, dropped, failed = self._outbox.counts()
+        p50_ms, p95_ms = self._outbox.latency_ms(0.50, 0.95)
+        with self._lock:
+            cameras = {one.name: one.stats() for one in self._cameras.choose(None)}
+        return EngineStats(
+            cameras=cameras,
+            queue_depth=len(waiting),
+            oldest_wait_s=max(0.0, self._clock() - oldest_s),
+            busy=self._scheduler.running is not None,
+            jobs_done=done,
+            jobs_dropped=dropped,
+            jobs_failed=failed,
+            latency_p50_ms=p50_ms,
+            latency_p95_ms=p95_ms,
+        )
+
+    # Called back by the parts
+
+    def _cancel(self, handle: QueryHandle) -> None:
+        waiting = self._desk.cancel(handle, 'canceled')
+        self._outbox.fail(waiting, ErrorCode.CANCELED, 'canceled')
+
+    def _prepare(self, job: Job) -> Clip | None:
+        with self._lock:
+            return self._desk.prepare(job)
