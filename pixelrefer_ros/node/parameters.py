@@ -1,0 +1,348 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Declare, check and read the node's parameters: one dataclass is the whole truth.
+
+``config/pixelrefer.yaml`` repeats the defaults for people; a test keeps the two the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+
+from pixelrefer_ros.engine import EngineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+_CAMERA_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
+
+UNCONFIGURED = 'unconfigured'
+"""Can change in the unconfigured state only: the model or the inputs depend on it."""
+STOPPED = 'stopped'
+"""Can change in every state but active; used at the next activation."""
+ANY_TIME = 'any time'
+
+
+def _parameter(
+    name: str,
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    change: str = STOPPED,
+    read_only: bool = False,
+) -> Any:
+    metadata = {
+        'name': name,
+        'description': description,
+        'low': low,
+        'high': high,
+        'choices': choices,
+        'change': change,
+        'read_only': read_only,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """Hold the node's parameters; each field names its ROS parameter and what it may be."""
+
+    cameras: tuple[str, ...] = _parameter(
+        'cameras',
+        ('',),
+        "Camera names. Each gives an input '<name>/image'; one empty name gives the input "
+        "'image'.",
+        change=UNCONFIGURED,
+    )
+    image_transport: str = _parameter(
+        'image_transport',
+        'raw',
+        "What to subscribe to: 'raw' (<image>), 'compressed' (<image>/compressed), or 'auto': "
+        'whichever is published, raw if both are.',
+        choices=('raw', 'compressed', 'auto'),
+    )
+    model_name: str = _parameter(
+        'model.name',
+        'tabletop',
+        "Model that describes regions: 'tabletop', the folder of a checkpoint, or a hub name "
+        'fetched with `pixelrefer fetch`.',
+        change=UNCONFIGURED,
+    )
+    model_device: str = _parameter(
+        'model.device',
+        'auto',
+        "Where the model runs: 'auto' (cuda if there is one, else cpu), 'cpu', 'cuda' or "
+        "'cuda:N'.",
+        change=UNCONFIGURED,
+    )
+    model_dtype: str = _parameter(
+        'model.dtype',
+        'auto',
+        "Number format of the weights: 'auto' (float32 on a cpu, as the checkpoint says "
+        "elsewhere), 'float32', 'bfloat16' or 'float16'.",
+        choices=('auto', 'float32', 'bfloat16', 'float16'),
+        change=UNCONFIGURED,
+    )
+    model_max_new_tokens: int = _parameter(
+        'model.max_new_tokens',
+        0,
+        "Longest description or answer [tokens]; 0 for the model's own limit.",
+        low=0,
+        high=4096,
+        change=UNCONFIGURED,
+    )
+    keep_rate_hz: float = _parameter(
+        'keep_rate_hz',
+        10.0,
+        'Images kept per second of image time and camera [Hz]; 0 keeps all.',
+        low=0.0,
+        high=1000.0,
+    )
+    buffer_window_s: float = _parameter(
+        'buffer.window_s',
+        60.0,
+        'How far back images are kept [s of image time].',
+        low=0.1,
+        high=86400.0,
+    )
+    buffer_full_rate_s: float = _parameter(
+        'buffer.full_rate_s',
+        10.0,
+        'Newest part of the buffer kept at the full kept rate [s of image time]; older images '
+        'are thinned.',
+        low=0.0,
+        high=86400.0,
+    )
+    buffer_max_mib: float = _parameter(
+        'buffer.max_mib',
+        512.0,
+        'Memory for images of all cameras together [MiB].',
+        low=1.0,
+        high=1048576.0,
+    )
+    window_s: float = _parameter(
+        'window_s',
+        2.0,
+        'How far back a description, or a query that does not say, looks [s of image time].',
+        low=0.0,
+        high=86400.0,
+    )
+    describe_enabled: bool = _parameter(
+        'describe.enabled', True, 'Whether regions are described without being asked about.'
+    )
+    describe_after_s: float = _parameter(
+        'describe.after_s',
+        1.0,
+        'How long a new region is watched before its first description [s of image time].',
+        low=0.0,
+        high=3600.0,
+    )
+    describe_period_s: float = _parameter(
+        'describe.period_s',
+        2.0,
+        'Time between descriptions of a region [s of image time]; 0 describes it once.',
+        low=0.0,
+        high=86400.0,
+    )
+    region_ttl_s: float = _parameter(
+        'region_ttl_s',
+        30.0,
+        'When to forget a region that is not given again and has no ttl of its own [s of image '
+        'time].',
+        low=0.1,
+        high=86400.0,
+    )
+    max_regions: int = _parameter(
+        'max_regions', 64, 'Most regions of a camera.', low=1, high=4096
+    )
+    queue_size: int = _parameter(
+        'queue_size',
+        64,
+        'Most jobs that wait for the model; a query beyond is answered QUEUE_FULL.',
+        low=1,
+        high=4096,
+    )
+    deadline_s: float = _parameter(
+        'deadline_s',
+        30.0,
+        'When to give up on a query that has no deadline of its own [s of wall time, also under '
+        'simulated time].',
+        low=0.01,
+        high=86400.0,
+    )
+    stamp_tolerance_s: float = _parameter(
+        'stamp_tolerance_s',
+        0.05,
+        "How far a region's stamp may be from its kept image [s]. A detector that stamps images "
+        'the sampler does not keep needs half a kept period.',
+        low=0.0,
+        high=10.0,
+    )
+    pending_s: float = _parameter(
+        'pending_s',
+        0.5,
+        'How long a region or query that is ahead of the newest image waits for it [s of image '
+        'time].',
+        low=0.0,
+        high=60.0,
+    )
+    no_image_warn_s: float = _parameter(
+        'no_image_warn_s',
+        5.0,
+        'Warn when a camera has sent no image for this long [s of wall time]; 0 never warns.',
+        low=0.0,
+        high=3600.0,
+        change=ANY_TIME,
+    )
+    diagnostics_period_s: float = _parameter(
+        'diagnostics_period_s',
+        1.0,
+        'Time between messages on /diagnostics [s of wall time].',
+        low=0.1,
+        high=60.0,
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Check what a descriptor cannot express.
+
+        Raises:
+            ValueError: With what to correct.
+        """
+        if not self.cameras:
+            raise ValueError("cameras is empty: give [''] for the input 'image', or names")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f'cameras has a name twice: {list(self.cameras)}')
+        for camera in self.cameras:
+            if camera == '' and len(self.cameras) == 1:
+                continue
+            if not _CAMERA_NAME.fullmatch(camera):
+                raise ValueError(
+                    f'camera name {camera!r}: use letters, digits, _ and /, as in a topic name; '
+                    f'an empty name must be the only one'
+                )
+        if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', self.model_device):
+            raise ValueError(
+                f"model.device {self.model_device!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N'"
+            )
+        if not self.model_name:
+            raise ValueError("model.name is empty: give a name, such as 'tabletop', or a folder")
+        for item in fields(self):
+            choices = item.metadata['choices']
+            value = getattr(self, item.name)
+            if choices and value not in choices:
+                raise ValueError(
+                    f'{item.metadata["name"]} {value!r}: give one of {", ".join(choices)}'
+                )
+        self.engine_config()
+
+    def engine_config(self) -> EngineConfig:
+        """Return the engine's share.
+
+        Raises:
+            ValueError: The engine refuses a combination.
+        """
+        names = {item.name for item in fields(EngineConfig)}
+        return EngineConfig(
+            **{item.name: getattr(self, item.name) for item in fields(self) if item.name in names}
+        )
+
+
+def declare_parameters(node: Node) -> None:
+    """Declare every parameter with its description and range; overrides apply."""
+    for item in fields(NodeParameters):
+        value = list(item.default) if isinstance(item.default, tuple) else item.default
+        node.declare_parameter(item.metadata['name'], value, _descriptor(item))
+
+
+def read_parameters(node: Node, changes: Sequence[Parameter] = ()) -> NodeParameters:
+    """Read the parameters.
+
+    Args:
+        node: The node they are declared on.
+        changes: Values to use instead of the node's own.
+
+    Raises:
+        ValueError: A value is not acceptable.
+    """
+    changed = {change.name: change.value for change in changes}
+    values: dict[str, Any] = {}
+    for item in fields(NodeParameters):
+        name = item.metadata['name']
+        value = changed.get(name, node.get_parameter(name).value)
+        values[item.name] = tuple(value) if isinstance(item.default, tuple) else value
+    return NodeParameters(**values)
+
+
+def check_changes(
+    node: Node, state: Callable[[], str]
+) -> Callable[[Sequence[Parameter]], SetParametersResult]:
+    """Return an on-set-parameters callback that refuses bad values with the reason.
+
+    Args:
+        node: The node.
+        state: Returns the label of its lifecycle state.
+    """
+    rules = {item.metadata['name']: item.metadata['change'] for item in fields(NodeParameters)}
+
+    def check(changes: Sequence[Parameter]) -> SetParametersResult:
+        ours = [change for change in changes if change.name in rules]
+        now = state()
+        for change in ours:
+            if change.value == node.get_parameter(change.name).value:
+                continue
+            if rules[change.name] == UNCONFIGURED and now != 'unconfigured':
+                return _refuse(
+                    f'{change.name} can change in the unconfigured state only, the node is '
+                    f'{now}: deactivate and clean up first'
+                )
+            if rules[change.name] == STOPPED and now == 'active':
+                return _refuse(
+                    f'{change.name} cannot change while the node is active: deactivate it first'
+                )
+        try:
+            if ours:
+                read_parameters(node, ours)
+        except (TypeError, ValueError) as error:
+            return _refuse(str(error))
+        return SetParametersResult(successful=True)
+
+    return check
+
+
+def _refuse(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
+
+
+def _descriptor(item: Any) -> ParameterDescriptor:
+    about = item.metadata
+    descriptor = ParameterDescriptor(
+        description=about['description'], read_only=about['read_only']
+    )
+    if about['choices']:
+        descriptor.additional_constraints = f'one of {", ".join(about["choices"])}'
+    if about['low'] is not None:
+        if isinstance(item.default, int):
+            descriptor.integer_range = [
+                IntegerRange(from_value=about['low'], to_value=about['high'], step=1)
+            ]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=about['low'], to_value=about['high'])
+            ]
+    return descriptor
