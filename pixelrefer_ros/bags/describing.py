@@ -1,0 +1,137 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Describe one region of a picture or video file, or answer a question about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pixelrefer_ros.bags.errors import FileError
+from pixelrefer_ros.bags.video import ORIGIN_NS, is_picture, read_picture, read_video, video_length
+from pixelrefer_ros.core.types import NS_PER_S, Answer, Frame, Query, Region, Task
+from pixelrefer_ros.engine import Engine, EngineConfig
+from pixelrefer_ros.imaging import Overlay, Palette, draw_overlays
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pixelrefer_ros.core.describer import RegionDescriber
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold the frames of a file, and the one a region refers to."""
+
+    frames: tuple[Frame, ...]
+    at: int
+
+    @property
+    def frame(self) -> Frame:
+        """Return the frame the region refers to."""
+        return self.frames[self.at]
+
+
+def look_at(
+    path: Path,
+    *,
+    frames: int = 8,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    at_s: float | None = None,
+) -> Look:
+    """Read a picture, or some frames of a video.
+
+    Args:
+        path: Picture or video file.
+        frames: How many frames of a video, spread evenly.
+        start_s: Beginning of the part of the video looked at.
+        end_s: End of it; None for the end of the video.
+        at_s: When the region is where it is said to be; None for the newest frame.
+
+    Raises:
+        FileError: The file cannot be read, or ``at_s`` lies outside the part looked at.
+    """
+    if is_picture(path):
+        return Look((Frame('', ORIGIN_NS, read_picture(path)),), 0)
+    rate_hz = 0.0
+    length_s = video_length(path)
+    if length_s:
+        rate_hz = max(1, frames - 1) / max(1e-3, min(end_s or length_s, length_s) - start_s)
+    found = list(read_video(path, start_s=start_s, end_s=end_s, rate_hz=rate_hz))
+    at = len(found) - 1
+    if at_s is not None:
+        if not found[0][0] - 0.5 / (rate_hz or 1) <= at_s <= found[-1][0] + 0.5 / (rate_hz or 1):
+            raise FileError(
+                f'second {at_s:g} is not between {found[0][0]:g} and {found[-1][0]:g}, the part '
+                'of the video that is looked at'
+            )
+        exact = next(iter(read_video(path, start_s=min(at_s, length_s or at_s))), None)
+        nearest = min(range(len(found)), key=lambda index: abs(found[index][0] - at_s))
+        if exact is not None:
+            found[nearest] = exact  # the frame the region was seen in, to the frame
+        at = nearest
+    first_s = found[0][0]
+    return Look(
+        tuple(
+            Frame('', ORIGIN_NS + round((time_s - first_s) * NS_PER_S), picture)
+            for time_s, picture in found
+        ),
+        at,
+    )
+
+
+def describe_file(
+    describer: RegionDescriber, look: Look, region: Region, question: str = ''
+) -> Answer:
+    """Describe a region, or answer a question about it.
+
+    Args:
+        describer: The model.
+        look: What ``look_at`` read.
+        region: Where to look, in the frame ``look.frame``; its stamp is filled in.
+        question: Empty for a description.
+
+    Returns:
+        The answer; when it has an error code, what went wrong is in its words.
+    """
+    answers: list[Answer] = []
+    span_s = (look.frames[-1].stamp_ns - look.frames[0].stamp_ns) / NS_PER_S + 1.0
+    config = EngineConfig(
+        keep_rate_hz=0.0,
+        buffer_window_s=span_s,
+        buffer_full_rate_s=span_s,
+        buffer_max_mib=4096.0,
+        window_s=span_s,
+        describe_enabled=False,
+        deadline_s=24 * 3600.0,
+    )
+    engine = Engine(
+        describer,
+        config,
+        on_description=lambda description: None,
+        on_answer=answers.append,
+    )
+    for frame in look.frames:
+        engine.add_frame(frame)
+    engine.submit(
+        Query(
+            query_id='file',
+            text=question,
+            task=Task.ASK if question else Task.DESCRIBE,
+            stamp_ns=look.frames[-1].stamp_ns,
+            regions=(replace(region, stamp_ns=look.frame.stamp_ns),),
+        )
+    )
+    engine.run_until_idle()
+    (answer,) = answers
+    return answer
+
+
+def drawn(look: Look, region: Region, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return the frame with the region drawn, (H, W, 3) uint8 RGB."""
+    overlay = Overlay(Palette()(region.region_id), mask, label=region.region_id)
+    return draw_overlays(look.frame.image, [overlay])

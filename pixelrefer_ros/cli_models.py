@@ -1,0 +1,159 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch, train and evaluate models from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from pixelrefer_ros.cli_support import Device, Model, err, out
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+
+train_app = typer.Typer(no_args_is_help=True, help='Train a model.')
+evaluate_app = typer.Typer(no_args_is_help=True, help='Measure how often a model is right.')
+
+_RECIPE = typer.Option(help='As for the shipped model, unless given.')
+
+
+@train_app.callback()
+def _train() -> None:
+    pass
+
+
+@evaluate_app.callback()
+def _evaluate() -> None:
+    pass
+
+
+def fetch(model: Annotated[str, typer.Argument(help='Hub name, ORG/NAME.')]) -> None:
+    """Download a model and verify every file."""
+    from pixelrefer_ros.models.registry import fetch as run
+
+    out.print(str(run(model, lambda line: err.print(escape(line)))), soft_wrap=True)
+
+
+@train_app.command('tabletop')
+def train_tabletop(
+    out_dir: Annotated[
+        Path, typer.Option('--out', help='Folder for clips, saves and the model.')
+    ] = Path('runs/tabletop'),
+    clips: Annotated[int | None, _RECIPE] = None,
+    dense_steps: Annotated[int | None, _RECIPE] = None,
+    region_steps: Annotated[int | None, _RECIPE] = None,
+    language_clips: Annotated[int | None, _RECIPE] = None,
+    language_steps: Annotated[int | None, _RECIPE] = None,
+    joint_steps: Annotated[int | None, _RECIPE] = None,
+    processes: Annotated[int | None, _RECIPE] = None,
+    seed: Annotated[int | None, _RECIPE] = None,
+) -> None:
+    """Make the embedded tabletop model from nothing; run again to go on where it stopped."""
+    from pixelrefer_ros.training.tabletop import Recipe, train
+
+    given = {
+        'clips': clips,
+        'dense_steps': dense_steps,
+        'region_steps': region_steps,
+        'language_clips': language_clips,
+        'language_steps': language_steps,
+        'joint_steps': joint_steps,
+        'processes': processes,
+        'seed': seed,
+    }
+    try:
+        recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise PixelReferError(ErrorCode.BAD_REQUEST, str(error)) from error
+    out.print(f'model: {train(out_dir, recipe, _print_step)}', soft_wrap=True)
+
+
+@train_app.command('instruct')
+def train_instruct(
+    model: Annotated[str, typer.Argument(help='Model to start from: name or folder.')],
+    data: Annotated[Path, typer.Argument(help='JSON or JSONL; see docs/training_data.md.')],
+    out_dir: Annotated[Path, typer.Option('--out', help='Folder for saves and the model.')],
+    root: Annotated[
+        Path | None, typer.Option(help='Folder the pictures and videos are in (that of DATA).')
+    ] = None,
+    epochs: Annotated[float, typer.Option(help='Passes over the data.')] = 1.0,
+    steps: Annotated[int, typer.Option(help='Steps instead of passes; 0 for passes.')] = 0,
+    batch_size: Annotated[int, typer.Option(help='Samples a device takes at once.')] = 2,
+    accumulate: Annotated[int, typer.Option(help='Batches a step.')] = 8,
+    language_lr: Annotated[float, typer.Option(help='Of the language model.')] = 1e-5,
+    region_lr: Annotated[float, typer.Option(help='Of the region encoder.')] = 1e-3,
+    vision_lr: Annotated[float, typer.Option(help='Of the vision tower; 0 freezes it.')] = 0.0,
+    max_length: Annotated[int, typer.Option(help='Tokens of a sample at most.')] = 16384,
+    max_frames: Annotated[
+        int, typer.Option(help='Frames of an object at most; 0 for all that have masks.')
+    ] = 0,
+    precision: Annotated[str, typer.Option(help="'auto', 'bf16' or 'fp32'.")] = 'auto',
+    gradient_checkpointing: Annotated[
+        bool, typer.Option('--gradient-checkpointing', help='Trade time for memory.')
+    ] = False,
+    seed: Annotated[int, typer.Option(help='Of batches and fresh weights.')] = 42,
+    save_every: Annotated[int, typer.Option(help='Steps between saves.')] = 500,
+    strict: Annotated[bool, typer.Option('--strict', help='Stop at an unusable sample.')] = False,
+    device: Device = 'auto',
+    resume: Annotated[bool, typer.Option('--resume', help='Go on from the last save.')] = False,
+) -> None:
+    """Train a model, published or your own, on conversations about regions."""
+    from pixelrefer_ros.training.instruct import TuneOptions, tune
+
+    try:
+        options = TuneOptions(
+            epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate,
+            language_lr=language_lr, region_lr=region_lr, vision_lr=vision_lr,
+            max_length=max_length, max_frames=max_frames, precision=precision,
+            gradient_checkpointing=gradient_checkpointing, seed=seed, save_every=save_every,
+            strict=strict, device=device,
+        )
+    except ValueError as error:
+        raise PixelReferError(ErrorCode.BAD_REQUEST, str(error)) from error
+    result = tune(model, data, root, out_dir, options=options, resume=resume)
+    if result.refused:
+        err.print(f'{len(result.refused)} samples could not be used')
+    out.print(f'model: {result.directory}', soft_wrap=True)
+
+
+def _print_step(stage: str, step: int, steps: int, scores: dict[str, float]) -> None:
+    """Print how far the training is; called from its processes."""
+    figures = '  '.join(f'{name} {value:.3f}' for name, value in scores.items())
+    out.print(f'{stage} {step}/{steps}  {figures}', soft_wrap=True)
+
+
+@evaluate_app.command('tabletop')
+def evaluate_tabletop(
+    clips: Annotated[int, typer.Option(min=1, help='Clips never trained on.')] = 500,
+    seed: Annotated[int, typer.Option(min=0, help='Which clips.')] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option('--json', help='Write the figures here.')
+    ] = None,
+    model: Model = 'tabletop',
+    device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = 'cpu',
+) -> None:
+    """Ask a model about simulated tabletops; scores are balanced over the classes."""
+    from rich.progress import Progress
+
+    from pixelrefer_ros.evaluation.tabletop import KEYS, evaluate, write_json
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task('clips', total=clips)
+        result = evaluate(
+            model, clips, seed, device=device,
+            on_clip=lambda done: progress.update(task, completed=done),
+        )
+    _print_scores(result, KEYS)
+    if json_file is not None:
+        write_json(result, json_file)
+
+
+def _print_scores(result: dict[str, Any], keys: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    table = Table('item', 'right', 'held-out wordings', box=None, pad_edge=False)
+    for key in keys:
+        table.add_row(key, f'{result[key]:.1%}', f'{result["heldout_wording"][key]:.1%}')
+    out.print(table)
