@@ -1,0 +1,226 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Make ``demo/tabletop.mcap`` and its ground truth: ten seconds on a simulated table.
+
+The bag holds what a robot would record: a 640x480 camera, the detections of an instance
+segmenter with ids (one of them boxes only), and the questions of a planner. Run it from the
+root of the repository: ``python -m demo.make_bag``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pixelrefer_ros.bags.truth import QueryTruth, RegionTruth, Truth
+from pixelrefer_ros.bags.video import ORIGIN_NS, make_bag
+from pixelrefer_ros.core import masks
+from pixelrefer_ros.core.types import Query, Region, RegionKind, Task
+from pixelrefer_ros.simulation.clips import ClipMaker
+from pixelrefer_ros.simulation.world import (
+    COLOURS,
+    SHAPES,
+    SIZES,
+    CameraSpec,
+    ThingSpec,
+    WorldSpec,
+)
+from pixelrefer_ros.training.questions import MOTION_WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+DURATION_S = 10.0
+CAMERA_HZ = 30.0
+DETECTOR_HZ = 5.0  # on every other image that is kept at 10 Hz
+MIN_AREA_PX = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Hold one thing of the scene.
+
+    Attributes:
+        region_id: Its id in the detector's stream.
+        look: (size, colour, shape).
+        yaw_rad: Heading.
+        path: Time in seconds to position in metres.
+        motions: (from_s, to_s, motion) in order; still otherwise.
+        box_only: The detector gives a box, no mask.
+    """
+
+    region_id: str
+    look: tuple[str, str, str]
+    yaw_rad: float
+    path: Callable[[float], tuple[float, float, float]]
+    motions: tuple[tuple[float, float, str], ...] = ()
+    box_only: bool = False
+
+
+def _ease(t: float, start: float, stop: float) -> float:
+    return min(max((t - start) / (stop - start), 0.0), 1.0)
+
+
+def _smooth(u: float) -> float:
+    return u * u * (3 - 2 * u)
+
+
+def _rolling_ball(t: float) -> tuple[float, float, float]:
+    return -0.26 + 0.36 * _ease(t, 1.0, 4.5), -0.15, 0.0
+
+
+def _sliding_cube(t: float) -> tuple[float, float, float]:
+    return 0.10, 0.14 - 0.22 * _ease(t, 5.0, 8.2), 0.0
+
+
+def _carried_cylinder(t: float) -> tuple[float, float, float]:
+    up = 0.14 * _smooth(_ease(t, 2.6, 3.4)) - 0.14 * _smooth(_ease(t, 6.0, 6.8))
+    return -0.20 + 0.18 * _smooth(_ease(t, 3.0, 6.4)), 0.05, up
+
+
+def _falling_ring(t: float) -> tuple[float, float, float]:
+    speed, edge_s, edge_x = 0.22, 8.2, 0.36
+    fall = max(t - edge_s, 0.0)
+    z = max(-0.26, -0.5 * 9.81 * fall**2)
+    landed = edge_s + (2 * 0.26 / 9.81) ** 0.5
+    return edge_x + speed * (min(max(t, edge_s - 0.7), landed) - edge_s), -0.08, z
+
+
+ACTS = (
+    Act('obj_1', ('large', 'red', 'mug'), 2.2, lambda _t: (-0.22, 0.17, 0.0)),
+    Act('obj_2', ('small', 'blue', 'ball'), 0.0, _rolling_ball, ((1.0, 4.5, 'rolling'),)),
+    Act('obj_3', ('medium', 'green', 'cube'), 0.5, _sliding_cube, ((5.0, 8.2, 'sliding'),)),
+    Act('obj_4', ('large', 'yellow', 'bottle'), 0.0, lambda _t: (-0.115, 0.20, 0.0),
+        box_only=True),
+    Act('obj_5', ('medium', 'white', 'cylinder'), 0.8, _carried_cylinder,
+        ((2.6, 6.8, 'carried'),)),
+    Act('obj_6', ('large', 'purple', 'ring'), 0.0, _falling_ring,
+        ((7.5, 8.2, 'sliding'), (8.2, 8.5, 'falling'))),
+)
+
+# (seconds, region ids, question, kind, accepted answers)
+QUESTIONS: tuple[tuple[float, tuple[str, ...], str, str, tuple[str, ...]], ...] = (
+    (1.2, ('obj_1',), 'What colour is {obj_1}?', 'colour', ('red',)),
+    (1.6, ('obj_4',), 'What is {obj_4}?', 'shape', ('bottle',)),
+    (2.1, ('obj_3',), 'How big is it?', 'size', ('medium',)),
+    (2.6, ('obj_1',), 'Is this a mug?', 'attribute', ('yes',)),
+    (3.2, ('obj_2',), 'What is it doing?', 'motion', ('rolling',)),
+    (3.6, ('obj_2',), 'Is it moving?', 'moving', ('yes',)),
+    (3.9, ('obj_1',), 'Is it moving?', 'moving', ('no',)),
+    (4.3, ('obj_2', 'obj_1'), 'Is {obj_2} left or right of {obj_1}?', 'left or right', ('right',)),
+    (4.8, ('obj_5',), 'What is happening to it?', 'motion', ('being carried',)),
+    (5.2, ('obj_4',), 'What brand is it?', 'unanswerable', ("I can't tell",)),
+    (5.6, ('obj_3',), 'Is {obj_3} blue?', 'attribute', ('no',)),
+    (6.1, ('obj_2', 'obj_4'), 'Which is closer to the camera, {obj_2} or {obj_4}?', 'closer',
+     ('obj_2',)),
+    (6.6, ('obj_1',), 'What is next to it?', 'neighbour', ('yellow bottle',)),
+    (7.2, ('obj_3',), 'How does it move?', 'motion', ('sliding',)),
+    (7.6, ('obj_2',), 'Is it moving?', 'moving', ('no',)),
+    (8.1, ('obj_5',), 'What shape is it?', 'shape', ('cylinder',)),
+    (8.6, ('obj_3', 'obj_1'), 'Is {obj_3} to the left of {obj_1}?', 'left or right', ('no',)),
+    (9.1, ('obj_6',), 'What happened to {obj_6}?', 'motion', ('falling',)),
+    (9.4, ('obj_5',), 'How heavy is it?', 'unanswerable', ("I can't tell",)),
+    (9.7, ('obj_2',), 'What colour is it?', 'colour', ('blue',)),
+)
+
+
+def _thing(act: Act) -> ThingSpec:
+    size, colour, shape = act.look
+    extent = sum(SIZES[size]) / 2
+
+    def moving(t: float) -> str:
+        return next((m for a, b, m in act.motions if a <= t < b), 'still')
+
+    carried = next(((a, b) for a, b, m in act.motions if m == 'carried'), None)
+
+    def hand(t: float) -> float:
+        assert carried is not None
+        return 0.25 * (1 - _ease(t, 0.8, carried[0] - 0.1) + _ease(t, carried[1] + 0.1, 8.4))
+
+    return ThingSpec(colour, shape, size, 'carried' if carried else 'still', extent,
+                     COLOURS[colour], act.yaw_rad, lambda t: np.array(act.path(t)), moving,
+                     hand if carried else None)
+
+
+def scene() -> WorldSpec:
+    """Return the table of the demo."""
+    return WorldSpec(
+        things=tuple(_thing(act) for act in ACTS),
+        camera=CameraSpec(92.0, -38.0, 0.86, (0.01, -0.01, 0.0), drift_azimuth_deg_per_s=-0.4),
+        table_material=0, floor_material=3, table_tint=(1.0, 0.98, 0.95),
+        floor_tint=(0.8, 0.82, 0.86), floor_depth_m=0.26, lamp=True,
+        light_dir=(0.25, 0.28, -1.0), light_diffuse=0.6, ambient=0.35)
+
+
+def film() -> Iterator[tuple[float, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield (seconds, (480, 640, 3) uint8 image, (480, 640) uint8 object numbers)."""
+    maker = ClipMaker(640, 480, supersample=2, shadow=2048)
+    world = scene()
+    times = np.arange(0.0, DURATION_S, 1 / CAMERA_HZ)
+    try:
+        for start in range(0, len(times), 30):
+            part = times[start:start + 30]
+            clip = maker.film(world, part.astype(np.float32), None)
+            yield from zip(part.tolist(), clip.images, clip.numbers, strict=True)
+    finally:
+        maker.close()
+
+
+def _region(act: Act, mask: NDArray[np.bool_]) -> Region:
+    if act.box_only:
+        return Region(act.region_id, RegionKind.BOX, box=masks.bounding_box(masks.encode(mask)))
+    return Region(act.region_id, RegionKind.MASK, mask=masks.encode(mask))
+
+
+def truth() -> Truth:
+    """Return what is true of the scene."""
+    regions = {}
+    for act in ACTS:
+        size, colour, shape = act.look
+        look = {'colour': (colour,), 'shape': (shape,), 'size': (size,)}
+        edges = sorted({0.0, DURATION_S, *(t for a, b, _ in act.motions for t in (a, b))})
+        spans = []
+        for a, b in pairwise(edges):
+            motion = next((m for s, e, m in act.motions if s <= a < e), 'still')
+            spans.append(RegionTruth(a, b, {**look, 'motion': (MOTION_WORDS[motion],)}))
+        regions[act.region_id] = tuple(spans)
+    return Truth(
+        origin_ns=ORIGIN_NS,
+        queries={f'q{i:02d}': QueryTruth(accept=accepted, kind=kind)
+                 for i, (_, _, _, kind, accepted) in enumerate(QUESTIONS, 1)},
+        regions=regions,
+        vocabulary={'colour': tuple(COLOURS), 'shape': SHAPES, 'size': tuple(SIZES),
+                    'motion': tuple(MOTION_WORDS.values())})
+
+
+def main() -> None:
+    """Write the bag and the truth beside it."""
+    folder = Path(__file__).parent
+    detections: list[tuple[float, Region]] = []
+    frames: list[tuple[float, NDArray[np.uint8]]] = []
+    every = round(CAMERA_HZ / DETECTOR_HZ)
+    for i, (time_s, image, numbers) in enumerate(film()):
+        frames.append((time_s, image))
+        if i % every == 0:
+            for k, act in enumerate(ACTS):
+                mask = numbers == k + 1
+                if mask.sum() >= MIN_AREA_PX:
+                    detections.append((time_s, _region(act, mask)))
+    queries = [
+        (at_s, Query(f'q{i:02d}', text, Task.ASK, region_ids=ids))
+        for i, (at_s, ids, text, _, _) in enumerate(QUESTIONS, 1)
+    ]
+    made = make_bag(iter(frames), folder / 'tabletop.mcap', camera='camera', regions=detections,
+                    queries=queries, quality=82, overwrite=True)
+    truth().save(folder / 'tabletop.truth.json')
+    print(made)
+
+
+if __name__ == '__main__':
+    main()
