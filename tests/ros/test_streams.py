@@ -347,7 +347,7 @@ def test_a_clock_that_goes_back_starts_anew(bench: Callable[..., Bench]) -> None
     tick(ns(0.5))
     wait_for(lambda: engine.snapshot('') is None, 'the reset')
     # a camera that went back already keeps its new frames
-    one.send_frames([ns(0.9)])
+    one.send_frames([ns(1.9)])
     tick(ns(4))
     one.send_frames([ns(0.7)])
     tick(ns(0.8))
