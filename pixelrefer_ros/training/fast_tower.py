@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a vision tower over padded batches, several times as fast as picture by picture on a CPU.
 
-The weights and the arithmetic are those of transformers' ``VideoLlama3VisionModel``. Attention
-is spelled out as two products and a softmax: the fused CPU kernel's backward pass is slower on
-these short sequences, above all in bf16.
+The weights and the arithmetic are those of transformers' ``VideoLlama3VisionModel``.
 """
 
 from __future__ import annotations
@@ -62,12 +60,10 @@ def run_tower(
         offset = torch.cat([attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias])
         q, k, v = functional.linear(normed, weight, offset).unflatten(-1, (3, heads, -1)).permute(
             2, 0, 3, 1, 4)
-        q, k = _rotate(q, cos, sin) * attention.scaling, _rotate(k, cos, sin)
-        scores = q @ k.transpose(-1, -2)
-        if bias is not None:
-            scores = scores + bias
-        read = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
-        x = x + attention.out_proj(read)
+        read = functional.scaled_dot_product_attention(
+            _rotate(q, cos, sin), _rotate(k, cos, sin), v, attn_mask=bias,
+            scale=attention.scaling)
+        x = x + attention.out_proj(read.transpose(1, 2).flatten(2))
         hidden = layer.mlp.fc1(layer.layer_norm2(x))
         x = x + layer.mlp.fc2(functional.gelu(hidden, approximate='tanh'))
     return tower.post_layernorm(x)

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from pixelrefer_ros.models.pixelrefer.prompts import fill_regions, introduction, region_text
 from pixelrefer_ros.training import vision
-from pixelrefer_ros.training.pictures import COLOUR_IDS, SHAPE_IDS, SIZE_IDS, draw_pictures
-from pixelrefer_ros.training.questions import ONE_KINDS, PAIR_KINDS, Question, ask_of, percent
+from pixelrefer_ros.training.pictures import draw_pictures
+from pixelrefer_ros.training.questions import ONE_KINDS, PAIR_KINDS, Question, ask_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,9 +240,9 @@ class RowMaker:
         kinds: list[str] = [str(k) for k in rng.permutation(ONE_KINDS)]
         if len(things) == 2:
             # What two regions are for comes first; the rest must work with two in view as well.
-            kinds = [*PAIR_KINDS, 'side', 'is_side', *kinds]
+            kinds = [*PAIR_KINDS, 'closer', *kinds]
         else:
-            kinds += ['attribute', 'attribute', 'neighbour', 'motion']
+            kinds += ['attribute', 'attribute', 'neighbour', 'neighbour', 'motion', 'describe']
             kinds = [str(k) for k in rng.permutation(kinds)]
         questions = []
         for kind in kinds:
@@ -311,41 +311,6 @@ def draw_batch(maker: RowMaker, rng: np.random.Generator, rows: int, pad: int) -
         if row is not None:
             drawn.append(row)
     return collate(drawn, pad)
-
-
-class WordAlignment:
-    """Make region tokens speak the language model's own words.
-
-    The mean token of a mask must be nearest, among the embeddings of the colour words, to its
-    colour, and likewise for shape, size and place. The embeddings are those the model answers
-    with, so that naming becomes copying.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, store: ClipStore) -> None:
-        """Look the words up."""
-        self._store = store
-        self._words = [
-            torch.tensor([tokenizer.convert_tokens_to_ids(str(word)) for word in words])
-            for words in (COLOUR_IDS, SHAPE_IDS, SIZE_IDS, range(0, 101, 5))
-        ]
-
-    def loss(
-        self, model: PixelReferForConditionalGeneration, tokens: Tensor, batch: Batch,
-        cache: TokenCache,
-    ) -> Tensor:
-        """Return the loss of (M, mask_num, D) region tokens of a batch."""
-        targets = []
-        for row, frame in batch.region.tolist():
-            number, k = cache.regions[row]
-            thing = self._store[number].things[k]
-            targets.append((COLOUR_IDS[thing.colour], SHAPE_IDS[thing.shape],
-                            SIZE_IDS[thing.size], percent(float(thing.centre[frame, 0])) // 5))
-        mean = tokens.mean(1).float()
-        table = model.model.embed_tokens.weight
-        total = mean.new_zeros(())
-        for words, target in zip(self._words, torch.tensor(targets).T, strict=True):
-            total = total + functional.cross_entropy(mean @ table[words].float().T, target)
-        return total
 
 
 def answer_loss(

@@ -31,6 +31,13 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def mixed_precision() -> torch.autocast:
+    """Compute in bf16 where the CPU has instructions for it; elsewhere bf16 is the slower one."""
+    has = torch.cpu.get_capabilities()
+    fast = bool(has.get('avx512_bf16') or has.get('amx_bf16'))
+    return torch.autocast('cpu', torch.bfloat16, enabled=fast)
+
+
 def warm_cosine(step: int, total: int) -> float:
     """Return a learning-rate factor: 3 % warm-up, then a cosine down to 1 %."""
     warm = max(1, round(0.03 * total))

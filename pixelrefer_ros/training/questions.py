@@ -23,6 +23,9 @@ CANNOT_TELL = "I can't tell."
 MOTION_WORDS = {m: 'being carried' if m == 'carried' else m for m in MOTIONS}
 MIN_GAP_X = 0.08  # of the picture's width, between two things that are left and right
 MIN_GAP_M = 0.05  # in distance from the camera, between a closer and a farther thing
+DISTANCE_STEP_M = 0.02
+FIRST_STEP = 25  # the first of the distances that answers state, in steps
+DISTANCES = tuple(f'{i * DISTANCE_STEP_M:.2f}' for i in range(FIRST_STEP, 71))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,16 @@ def description(thing: ThingFacts, moving: bool) -> str:
 def percent(x: float) -> int:
     """Round a share of the picture's width to the nearest 5 %."""
     return int(round(x * 20)) * 5
+
+
+def metres(distance_m: float) -> str:
+    """Write a distance as the answers do: to the nearest of ``DISTANCES``."""
+    return DISTANCES[distance_step(distance_m)]
+
+
+def distance_step(distance_m: float) -> int:
+    """Return the index of the nearest of ``DISTANCES``."""
+    return min(max(round(distance_m / DISTANCE_STEP_M) - FIRST_STEP, 0), len(DISTANCES) - 1)
 
 
 def _one(
@@ -161,7 +174,9 @@ def _pair(
         verdict = names[0] if gap > 0 else names[1]
         return Question('closer', verdict, word('closer', rng, held_out=held_out, two=True,
                                                 swap=swap),
-                        f'{verdict} is closer.', verdict)
+                        f'At {metres(float(a_thing.distance_m[a_step]))} and '
+                        f'{metres(float(b_thing.distance_m[b_step]))} m: {verdict} is closer.',
+                        verdict)
     a_x, b_x = float(a_thing.centre[a_step, 0]), float(b_thing.centre[b_step, 0])
     if abs(a_x - b_x) < MIN_GAP_X:
         return None

@@ -10,17 +10,17 @@ from transformers import PreTrainedTokenizerFast
 
 from pixelrefer_ros.models.pixelrefer.prompts import REGION_TOKEN
 from pixelrefer_ros.simulation.world import COLOURS, MOTIONS, SHAPES, SIZES
-from pixelrefer_ros.training.questions import CANNOT_TELL, MOTION_WORDS
+from pixelrefer_ros.training.questions import CANNOT_TELL, DISTANCES, MOTION_WORDS
 from pixelrefer_ros.training.wordings import LEAD_INS, SUBJECTS, TAILS, WORDINGS
 
 SPECIAL = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', REGION_TOKEN)
 UNKNOWN = '<unk>'
 OBJECTS = tuple(f'<object{i}>' for i in range(10))
-# Numbers with one decimal (times) and whole numbers are one token each, words keep their
-# apostrophe, every other sign stands alone; white space only separates.
-_PIECES = r"\d+\.\d|\d+|[A-Za-z_]+(?:'[a-z]+)?|[^\sA-Za-z0-9_]"
+# Numbers with one decimal (times) or two (distances) and whole numbers are one token each, words
+# keep their apostrophe, every other sign stands alone; white space only separates.
+_PIECES = r"\d+\.\d{1,2}|\d+|[A-Za-z_]+(?:'[a-z]+)?|[^\sA-Za-z0-9_]"
 _ANSWERS = ('It is an so yes no. Nothing is next to it. At and percent of the width: left right '
-            'closer A a An being still Objects Object: user assistant Time [ ] , . ? ! : % -')
+            'closer m A a An being still Objects Object: user assistant Time [ ] , . ? ! : % -')
 
 
 def _texts() -> list[str]:
@@ -45,7 +45,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         for word, _ in cut.pre_tokenize_str(text):
             words |= {word, word[0].upper() + word[1:]}
     words |= {f'{t:.1f}' for t in np.arange(0, 10, 0.1)}
-    words |= {str(n) for n in range(101)}
+    words |= {str(n) for n in range(101)} | set(DISTANCES)
     listed = [*SPECIAL, UNKNOWN, *OBJECTS, *sorted(words)]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(listed)}, UNKNOWN))
     tokenizer.pre_tokenizer = cut

@@ -26,6 +26,19 @@ LEAD_INS = ('tell me {q}', 'please tell me {q}', 'can you tell me {q}?', 'could 
             'please let me know {q}')
 TAILS = ('{q}?', '{q}?', '{q}?', '{q}', 'please, {q}?', '{q}, please?', 'robot, {q}?', 'now, {q}?')
 
+# What a camera does not tell, asked in the sentences that colour, shape and size are asked in: it
+# is the noun that decides, not the sentence around it.
+_HIDDEN_NOUNS = ('brand', 'weight', 'age', 'price', 'name', 'owner', 'temperature', 'material',
+                 'smell', 'taste', 'origin', 'maker', 'value', 'content', 'purpose', 'history',
+                 'number', 'date', 'job', 'story')
+_NOUN_QUESTIONS = ('what is the {n} of {{s}}', 'which {n} does {{s}} have',
+                   'what {n} does {{s}} have', 'what {n} is {{s}}', 'which {n} is {{s}}',
+                   'what {n} has {{s}}', 'what is its {n}', 'the {n} of {{s}}')
+_NOUNS_HELD_OUT = ('which brand does {s} have', 'what is the material of {s}')
+_HIDDEN = tuple(
+    text for noun in _HIDDEN_NOUNS for text in (q.format(n=noun) for q in _NOUN_QUESTIONS)
+    if text not in _NOUNS_HELD_OUT)
+
 # kind: (questions of their own, parts of a sentence for a lead-in)
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'colour': (
@@ -73,11 +86,14 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          'what is the movement of {s}', '!which is the motion of {s}',
          '!what type of motion does {s} make', 'how would you name the motion of {s}',
          'what kind of movement is {s} making', 'what motion is {s} making',
-         'which movement does {s} make', 'in what way does {s} move'),
+         'which movement does {s} make', 'in what way does {s} move',
+         'what happened to {s}', 'what did {s} do', 'how did {s} move', 'what has {s} done',
+         'what has happened to {s}', 'how has {s} moved'),
         ('what {s} is doing', 'how {s} is moving', 'how {s} moves', 'the motion of {s}',
          'what is happening to {s}', 'what happens to {s}', 'what motion {s} makes',
          'what {s} does', '!what the motion of {s} is', 'in what way {s} moves',
-         'what kind of motion {s} makes', 'which motion {s} makes'),
+         'what kind of motion {s} makes', 'which motion {s} makes', 'what happened to {s}',
+         'what {s} did', 'how {s} moved'),
     ),
     'moving': (
         ('is {s} moving', 'does {s} move', 'is {s} in motion', 'has {s} moved', 'did {s} move',
@@ -192,6 +208,11 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          'what is the weight of {s}', 'what is the brand of {s}', 'what is the age of {s}',
          '!which brand does {s} have', '!what is the material of {s}', '!who does {s} belong to',
          '!how expensive is {s}', '!what does {s} weigh', 'can I eat {s}', 'can I buy {s}',
+         'what does {s} contain', 'what does {s} need', 'what does {s} want', 'what does {s} know',
+         'what does {s} hold', 'does {s} weigh much', 'does {s} cost much', 'how cheap is {s}',
+         'how hot is {s}', 'how strong is {s}', 'how good is {s}', 'how full is {s}',
+         'how clean is {s}', 'how new is {s}', 'who does {s} know', 'who does {s} work for',
+         'who gave {s} to me', 'who left {s} here', 'does {s} belong to us', *_HIDDEN,
          'where can I buy {s}', 'what does {s} cost', 'is {s} a person', 'is {s} a dog',
          'is {s} a car', 'how fast does {s} drive', 'what music is playing',
          'what is the weather'),

@@ -37,9 +37,9 @@ def test_a_seed_gives_the_same_clip_again(maker, clips):
 
 def test_clips_hold_two_to_six_things_in_pictures_of_the_asked_size(clips):
     for clip in clips:
-        assert clip.images.shape == (4, 192, 256, 3)
+        assert clip.images.shape == (4, 288, 384, 3)
         assert clip.images.dtype == np.uint8
-        assert clip.numbers.shape == (4, 192, 256)
+        assert clip.numbers.shape == (4, 288, 384)
         assert 2 <= len(clip.things) <= 6
         assert clip.numbers.max() <= len(clip.things)
         assert (np.diff(clip.times_s) > 0).all()
@@ -71,10 +71,10 @@ def test_centres_and_visibility_follow_from_the_masks(clips):
         for k, thing in enumerate(clip.things):
             for i, seen in enumerate(thing.visible):
                 ys, xs = np.nonzero(clip.mask(i, k))
-                assert seen == (len(xs) >= 40)
+                assert seen == (len(xs) >= 90)
                 if seen:
-                    assert thing.centre[i, 0] == pytest.approx((xs.mean() + 0.5) / 256, abs=1e-5)
-                    assert thing.centre[i, 1] == pytest.approx((ys.mean() + 0.5) / 192, abs=1e-5)
+                    assert thing.centre[i, 0] == pytest.approx((xs.mean() + 0.5) / 384, abs=1e-5)
+                    assert thing.centre[i, 1] == pytest.approx((ys.mean() + 0.5) / 288, abs=1e-5)
 
 
 def test_still_things_stay_and_others_move(clips):

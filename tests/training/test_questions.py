@@ -73,6 +73,8 @@ def test_comparisons_follow_from_the_facts(clip, kind):
                                 < question.text.index('<object1>')) else '<object1>'
         if kind == 'closer':
             assert question.verdict == '<object0>'
+            stated = [float(word) for word in question.answer.split() if word[0].isdigit()]
+            assert (stated[0] < stated[1]) == (first == '<object0>')
         elif kind == 'is_side':
             side = 'left' if first == '<object0>' else 'right'
             asked = 'left' if ' left' in question.text else 'right'

@@ -20,7 +20,7 @@ def tokenizer():
 
 @pytest.mark.parametrize('text', [
     'It is red, so no.', "I can't tell.", 'A small red ball, being carried.',
-    'An orange mug is next to it.', '<object1> is closer.',
+    'An orange mug is next to it.', 'At 0.84 and 1.02 m: <object1> is closer.',
     'At 30 and 65 percent of the width: left, so yes.',
 ])
 def test_answers_survive_a_round_trip(tokenizer, text):
