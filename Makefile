@@ -45,7 +45,9 @@ $(STAMP): $(SETUP_INPUTS)
 	  > $(VENV)/requirements.txt
 	@$(PIP) install -c constraints.txt -r $(VENV)/requirements.txt
 	@echo '== 4/4 ROS interfaces and this package (the first time compiles for about a minute)'
-	@$(PIP) install -v --no-build-isolation --no-deps -e . > $(VENV)/build.log 2>&1 \
+	@{ $(PIP) install -v --no-build-isolation --no-deps -e . 2>&1; echo $$? > $(VENV)/build.status; } \
+	  | tee $(VENV)/build.log | sed -u -n -E 's|^ *\[([0-9]*0)/([0-9]+)\].*|   \1 of \2|p'
+	@test "$$(cat $(VENV)/build.status)" = 0 \
 	  || { tail -n 60 $(VENV)/build.log; echo 'make setup: the build failed; all of it is in $(VENV)/build.log'; exit 1; }
 	@$(PY) -c 'import pixelrefer_ros.msg, rclpy'
 	@touch $@

@@ -26,10 +26,16 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 
 from pixelrefer_ros.bags import from_messages
-from pixelrefer_ros.bags.typestore import ANSWER, DESCRIPTION
-from pixelrefer_ros.bags.writing import ANSWERS_TOPIC, DESCRIPTIONS_TOPIC, BagWriter
+from pixelrefer_ros.bags.typestore import ANSWER, DESCRIPTION, TRACK_ARRAY
+from pixelrefer_ros.bags.writing import (
+    ANSWERS_TOPIC,
+    DESCRIPTIONS_TOPIC,
+    TRACKS_TOPIC,
+    BagWriter,
+)
 from pixelrefer_ros.msg import Answer as AnswerMsg
 from pixelrefer_ros.msg import Description as DescriptionMsg
+from pixelrefer_ros.msg import TrackArray as TrackArrayMsg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,21 +149,21 @@ class Listener:
         """Subscribe.
 
         Args:
-            writer: Gets every description and answer as it came.
+            writer: Gets every description, answer and track as it came.
         """
         self._writer = writer
-        writer.add_output_topics()
+        writer.add_output_topics(tracks=True)
         self.results: queue.SimpleQueue[Description | Answer] = queue.SimpleQueue()
         self.received: dict[str, int] = {}
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node('demo')
-        for topic, kind, name in (
-            (DESCRIPTIONS_TOPIC, DescriptionMsg, DESCRIPTION),
-            (ANSWERS_TOPIC, AnswerMsg, ANSWER),
+        for topic, kind, name, convert in (
+            (DESCRIPTIONS_TOPIC, DescriptionMsg, DESCRIPTION, from_messages.description_from),
+            (ANSWERS_TOPIC, AnswerMsg, ANSWER, from_messages.answer_from),
+            (TRACKS_TOPIC, TrackArrayMsg, TRACK_ARRAY, None),
         ):
-            self._node.create_subscription(
-                kind, topic, self._taker(topic, kind, name), QoSProfile(depth=200), raw=True
-            )
+            taker = self._taker(topic, kind, name, convert)
+            self._node.create_subscription(kind, topic, taker, QoSProfile(depth=200), raw=True)
         self._node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
@@ -205,18 +211,15 @@ class Listener:
                 raise LiveError(f'the node refused to {name}:\n{node.last_words()}')
         while any(
             not self._node.count_publishers(topic)
-            for topic in (DESCRIPTIONS_TOPIC, ANSWERS_TOPIC)
+            for topic in (DESCRIPTIONS_TOPIC, ANSWERS_TOPIC, TRACKS_TOPIC)
         ):
             time.sleep(0.02)
 
-    def _taker(self, topic: str, kind: Any, name: str) -> Any:
-        convert = (
-            from_messages.description_from if kind is DescriptionMsg else from_messages.answer_from
-        )
-
+    def _taker(self, topic: str, kind: Any, name: str, convert: Any) -> Any:
         def take(data: bytes) -> None:
             self._writer.write_raw(topic, name, bytes(data), time.time_ns())
-            self.results.put(convert(deserialize_message(data, kind)))
+            if convert is not None:
+                self.results.put(convert(deserialize_message(data, kind)))
 
         return take
 

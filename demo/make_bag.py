@@ -1,10 +1,11 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make ``demo/tabletop.mcap`` and its ground truth: ten seconds on a simulated table.
+"""Make ``demo/tabletop.mcap`` and its ground truth: sixteen seconds on a simulated table.
 
-The bag holds what a robot would record: a 640x480 camera, the detections of an instance
-segmenter with ids (one of them boxes only), and the questions of a planner. Run it from the
-root of the repository: ``python -m demo.make_bag``.
+The bag holds what a robot would record: a 640x480 camera, for ten seconds the detections of an
+instance segmenter with ids (one of them boxes only), and the questions of a planner. Then the
+segmenter is silent; the planner points at five things, once each, and goes on asking. Run it
+from the root of the repository: ``python -m demo.make_bag``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from pixelrefer_ros.bags.truth import QueryTruth, RegionTruth, Truth
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-DURATION_S = 10.0
+DURATION_S = 16.0
+DETECTOR_STOPS_S = 10.0
 CAMERA_HZ = 30.0
 DETECTOR_HZ = 5.0  # on every other image that is kept at 10 Hz
 MIN_AREA_PX = 250
@@ -72,16 +75,18 @@ def _smooth(u: float) -> float:
 
 
 def _rolling_ball(t: float) -> tuple[float, float, float]:
-    return -0.26 + 0.36 * _ease(t, 1.0, 4.5), -0.15, 0.0
+    return -0.26 + 0.36 * _ease(t, 1.0, 4.5) - 0.30 * _ease(t, 12.0, 15.0), -0.15, 0.0
 
 
 def _sliding_cube(t: float) -> tuple[float, float, float]:
-    return 0.10, 0.14 - 0.22 * _ease(t, 5.0, 8.2), 0.0
+    return 0.10 + 0.16 * _ease(t, 11.0, 13.2), 0.14 - 0.22 * _ease(t, 5.0, 8.2), 0.0
 
 
 def _carried_cylinder(t: float) -> tuple[float, float, float]:
-    up = 0.14 * _smooth(_ease(t, 2.6, 3.4)) - 0.14 * _smooth(_ease(t, 6.0, 6.8))
-    return -0.20 + 0.18 * _smooth(_ease(t, 3.0, 6.4)), 0.05, up
+    up = sum(0.14 * (_smooth(_ease(t, a, a + 0.8)) - _smooth(_ease(t, b - 0.8, b)))
+             for a, b in CARRIED_S)
+    across = _smooth(_ease(t, 3.0, 6.4)) - _smooth(_ease(t, 11.4, 14.8))
+    return -0.20 + 0.18 * across, 0.05, up
 
 
 def _falling_ring(t: float) -> tuple[float, float, float]:
@@ -92,16 +97,29 @@ def _falling_ring(t: float) -> tuple[float, float, float]:
     return edge_x + speed * (min(max(t, edge_s - 0.7), landed) - edge_s), -0.08, z
 
 
+CARRIED_S = ((2.6, 6.8), (11.0, 15.2))
+
 ACTS = (
     Act('obj_1', ('large', 'red', 'mug'), 2.2, lambda _t: (-0.22, 0.17, 0.0)),
-    Act('obj_2', ('small', 'blue', 'ball'), 0.0, _rolling_ball, ((1.0, 4.5, 'rolling'),)),
-    Act('obj_3', ('medium', 'green', 'cube'), 0.5, _sliding_cube, ((5.0, 8.2, 'sliding'),)),
+    Act('obj_2', ('small', 'blue', 'ball'), 0.0, _rolling_ball,
+        ((1.0, 4.5, 'rolling'), (12.0, 15.0, 'rolling'))),
+    Act('obj_3', ('medium', 'green', 'cube'), 0.5, _sliding_cube,
+        ((5.0, 8.2, 'sliding'), (11.0, 13.2, 'sliding'))),
     Act('obj_4', ('large', 'yellow', 'bottle'), 0.0, lambda _t: (-0.115, 0.20, 0.0),
         box_only=True),
     Act('obj_5', ('medium', 'white', 'cylinder'), 0.8, _carried_cylinder,
-        ((2.6, 6.8, 'carried'),)),
+        tuple((a, b, 'carried') for a, b in CARRIED_S)),
     Act('obj_6', ('large', 'purple', 'ring'), 0.0, _falling_ring,
         ((7.5, 8.2, 'sliding'), (8.2, 8.5, 'falling'))),
+)
+
+# What the planner points at, once: (seconds, its name for it, act, how)
+POINTED = (
+    (10.2, 'the_mug', 'obj_1', RegionKind.BOX),
+    (10.3, 'the_ball', 'obj_2', RegionKind.MASK),
+    (10.4, 'the_cube', 'obj_3', RegionKind.POINTS),
+    (10.5, 'the_bottle', 'obj_4', RegionKind.BOX),
+    (10.6, 'the_cylinder', 'obj_5', RegionKind.MASK),
 )
 
 # (seconds, region ids, question, kind, accepted answers)
@@ -127,6 +145,14 @@ QUESTIONS: tuple[tuple[float, tuple[str, ...], str, str, tuple[str, ...]], ...] 
     (9.1, ('obj_6',), 'What happened to {obj_6}?', 'motion', ('falling',)),
     (9.4, ('obj_5',), 'How heavy is it?', 'unanswerable', ("I can't tell",)),
     (9.7, ('obj_2',), 'What colour is it?', 'colour', ('blue',)),
+    (12.6, ('the_cylinder',), 'What is happening to it?', 'motion', ('being carried',)),
+    (12.9, ('the_cube',), 'Is it moving?', 'moving', ('yes',)),
+    (13.4, ('the_mug',), 'What colour is it?', 'colour', ('red',)),
+    (14.2, ('the_ball',), 'What is it doing?', 'motion', ('rolling',)),
+    (14.6, ('the_ball', 'the_cube'), 'Is {the_ball} left or right of {the_cube}?',
+     'left or right', ('left',)),
+    (15.0, ('the_bottle',), 'What is it?', 'shape', ('bottle',)),
+    (15.5, ('the_cube',), 'What colour is it?', 'colour', ('green',)),
 )
 
 
@@ -137,11 +163,12 @@ def _thing(act: Act) -> ThingSpec:
     def moving(t: float) -> str:
         return next((m for a, b, m in act.motions if a <= t < b), 'still')
 
-    carried = next(((a, b) for a, b, m in act.motions if m == 'carried'), None)
+    carried = any(m == 'carried' for _, _, m in act.motions)
 
     def hand(t: float) -> float:
-        assert carried is not None
-        return 0.25 * (1 - _ease(t, 0.8, carried[0] - 0.1) + _ease(t, carried[1] + 0.1, 8.4))
+        # Comes down before it grips and goes up after it let go.
+        return 0.25 * min(max(_ease(t, a - 0.1, a - 1.8), _ease(t, b + 0.1, b + 1.6))
+                          for a, b in CARRIED_S)
 
     return ThingSpec(colour, shape, size, 'carried' if carried else 'still', extent,
                      COLOURS[colour], act.yaw_rad, lambda t: np.array(act.path(t)), moving,
@@ -172,15 +199,28 @@ def film() -> Iterator[tuple[float, NDArray[np.uint8], NDArray[np.uint8]]]:
         maker.close()
 
 
-def _region(act: Act, mask: NDArray[np.bool_]) -> Region:
-    if act.box_only:
-        return Region(act.region_id, RegionKind.BOX, box=masks.bounding_box(masks.encode(mask)))
-    return Region(act.region_id, RegionKind.MASK, mask=masks.encode(mask))
+def _region(name: str, kind: RegionKind, mask: NDArray[np.bool_]) -> Region:
+    if kind == RegionKind.BOX:
+        return Region(name, kind, box=masks.bounding_box(masks.encode(mask)))
+    if kind == RegionKind.POINTS:
+        return Region(name, kind, points=_points(mask))
+    return Region(name, kind, mask=masks.encode(mask))
+
+
+def _points(mask: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    """Return two points well inside a mask, as a person would click."""
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    reach = 0.5 * float(depth[y, x])
+    return ((float(x), float(y)), (float(x) + reach, float(y)))
 
 
 def truth() -> Truth:
     """Return what is true of the scene."""
     regions = {}
+    names = {act.region_id: [act.region_id] for act in ACTS}
+    for _, name, act_id, _ in POINTED:
+        names[act_id].append(name)
     for act in ACTS:
         size, colour, shape = act.look
         look = {'colour': (colour,), 'shape': (shape,), 'size': (size,)}
@@ -189,7 +229,8 @@ def truth() -> Truth:
         for a, b in pairwise(edges):
             motion = next((m for s, e, m in act.motions if s <= a < e), 'still')
             spans.append(RegionTruth(a, b, {**look, 'motion': (MOTION_WORDS[motion],)}))
-        regions[act.region_id] = tuple(spans)
+        for name in names[act.region_id]:
+            regions[name] = tuple(spans)
     return Truth(
         origin_ns=ORIGIN_NS,
         queries={f'q{i:02d}': QueryTruth(accept=accepted, kind=kind)
@@ -205,13 +246,20 @@ def main() -> None:
     detections: list[tuple[float, Region]] = []
     frames: list[tuple[float, NDArray[np.uint8]]] = []
     every = round(CAMERA_HZ / DETECTOR_HZ)
+    index = {act.region_id: k for k, act in enumerate(ACTS)}
+    pointed = {round(at_s * CAMERA_HZ): (name, index[act_id], kind)
+               for at_s, name, act_id, kind in POINTED}
     for i, (time_s, image, numbers) in enumerate(film()):
         frames.append((time_s, image))
-        if i % every == 0:
+        if i % every == 0 and time_s < DETECTOR_STOPS_S:
             for k, act in enumerate(ACTS):
                 mask = numbers == k + 1
                 if mask.sum() >= MIN_AREA_PX:
-                    detections.append((time_s, _region(act, mask)))
+                    kind = RegionKind.BOX if act.box_only else RegionKind.MASK
+                    detections.append((time_s, _region(act.region_id, kind, mask)))
+        if i in pointed:
+            name, k, kind = pointed[i]
+            detections.append((time_s, _region(name, kind, numbers == k + 1)))
     queries = [
         (at_s, Query(f'q{i:02d}', text, Task.ASK, region_ids=ids))
         for i, (at_s, ids, text, _, _) in enumerate(QUESTIONS, 1)

@@ -19,13 +19,17 @@ from rich.markup import escape
 import pixelrefer_ros
 from pixelrefer_ros import cli_models
 from pixelrefer_ros.cli_support import (
+    Backend,
     Device,
     Model,
     PlainErrors,
     Topics,
+    Tracker,
+    TrackerModel,
     err,
     find_truth,
     load_describer,
+    load_tracker,
     out,
     parse_assignments,
     parse_box,
@@ -75,6 +79,8 @@ def replay(
     ] = None,
     model: Model = 'tabletop',
     device: Device = 'auto',
+    tracker: Tracker = Backend.ANCHORED,
+    tracker_model: TrackerModel = '',
     report: Annotated[bool, typer.Option(help='Write report.html.')] = True,
     video: Annotated[bool, typer.Option(help='Write the annotated video.')] = True,
     ground_truth: Annotated[
@@ -111,6 +117,7 @@ def replay(
     with Bag(bag, parse_assignments(topic)) as source:
         source.require_images()
         folder = out_dir or Path(f'{bag.stem if bag.is_file() else bag.name}_replay')
+        make_tracker = load_tracker(tracker, tracker_model, device)
         describer = load_describer(model, device)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task('replay', total=source.count(*INPUTS))
@@ -119,6 +126,7 @@ def replay(
                 describer,
                 folder / 'output.mcap',
                 config=config,
+                make_tracker=make_tracker,
                 copy_inputs=copy_inputs,
                 measure=timings,
                 on_result=lambda one: out.print(result_line(one), soft_wrap=True),
@@ -249,7 +257,11 @@ def describe(
     ] = '',
     model: Model = 'tabletop',
     device: Device = 'auto',
-    frames: Annotated[int, typer.Option(min=1, help='Frames of a video.')] = 8,
+    tracker: Tracker = Backend.ANCHORED,
+    tracker_model: TrackerModel = '',
+    frames: Annotated[
+        int, typer.Option(min=1, help='Most frames of a video to follow the region through.')
+    ] = 150,
     start: Annotated[float, typer.Option(min=0.0, help='Begin here in a video (s).')] = 0.0,
     end: Annotated[float | None, typer.Option(help='End here in a video (s).')] = None,
     at: Annotated[
@@ -261,7 +273,10 @@ def describe(
     ] = None,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
-    """Describe a region of a picture or video, or answer a question about it."""
+    """Describe a region of a picture or video, or answer a question about it.
+
+    In a video the region is given once and followed from there, forward and back.
+    """
     if (box is None) == (mask is None):
         raise typer.BadParameter('give the region: --box X,Y,W,H or --mask FILE')
     from pixelrefer_ros.bags.describing import describe_file, drawn, look_at
@@ -278,7 +293,10 @@ def describe(
     picture = masks.decode(region_mask(region, *look.frame.image.shape[:2]))
     if save is not None:
         save_picture(save, drawn(look, region, picture))
-    answer = describe_file(load_describer(model, device), look, region, ask)
+    make_tracker = load_tracker(tracker, tracker_model, device) if len(look.frames) > 1 else None
+    answer = describe_file(
+        load_describer(model, device), look, region, ask, make_tracker=make_tracker
+    )
     if answer.error_code != ErrorCode.OK:
         raise PixelReferError(answer.error_code, answer.error_msg)
     if as_json:

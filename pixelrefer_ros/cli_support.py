@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,24 @@ Model = Annotated[
     str, typer.Option(help="'tabletop', a model folder, or a hub name fetched before.")
 ]
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
+
+
+class Backend(StrEnum):
+    """Name what follows regions from image to image."""
+
+    ANCHORED = 'anchored'
+    SAM2 = 'sam2'
+    AUTO = 'auto'
+    NONE = 'none'
+
+
+Tracker = Annotated[
+    Backend,
+    typer.Option(help='What follows regions: anchored (no weights), sam2, auto (both) or none.'),
+]
+TrackerModel = Annotated[
+    str, typer.Option(help='Weights of sam2: a folder, or a hub name fetched before.')
+]
 Topics = Annotated[
     list[str] | None,
     typer.Option(
@@ -78,6 +97,14 @@ def load_describer(model: str, device: str) -> Any:
         from pixelrefer_ros.models.pixelrefer.describer import PixelReferDescriber
 
         return PixelReferDescriber.load(model, device=device)
+
+
+def load_tracker(backend: Backend, model: str, device: str) -> Any:
+    """Load what makes a tracker, saying so; return None for none."""
+    from pixelrefer_ros.tracking.registry import tracker_factory
+
+    with err.status(f'loading {backend.value}'):
+        return tracker_factory(backend.value, model=model, device=device)
 
 
 def find_truth(bag: Path, given: Path | None) -> Truth | None:

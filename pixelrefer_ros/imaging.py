@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn image messages into RGB pictures, and draw regions on pictures.
+"""Turn image messages into RGB pictures, and pictures into JPEG.
 
 Everything here takes plain values, so that messages of any origin (rclpy, a bag) fit. What the
 encodings mean is taken from ``sensor_msgs/image_encodings.hpp``; where that leaves a choice the
@@ -9,22 +9,13 @@ functions do what ``cv_bridge`` does.
 
 from __future__ import annotations
 
-import colorsys
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from pixelrefer_ros.core.types import Box
-
-    Rgb = tuple[int, int, int]
 
 # encoding -> (channels, bytes of one channel, OpenCV conversion to RGB or None when it is RGB)
 _PACKED: dict[str, tuple[int, int, int | None]] = {
@@ -238,140 +229,3 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
     if not done:
         raise ValueError(f'OpenCV cannot encode an image of shape {image.shape} as JPEG')
     return coded.tobytes()
-
-
-class Palette:
-    """Give every key a colour of its own, in the order the keys are first seen.
-
-    Neighbouring colours are far apart: each hue is a golden-ratio turn from the one before.
-    """
-
-    def __init__(self) -> None:
-        """Start with no colours given."""
-        self._colours: dict[object, Rgb] = {}
-
-    def __call__(self, key: object) -> Rgb:
-        """Return the key's colour as (red, green, blue), 0..255 each."""
-        if key not in self._colours:
-            hue = (0.57 + 0.618034 * len(self._colours)) % 1.0
-            lightness = (0.55, 0.65, 0.47)[len(self._colours) // 5 % 3]
-            red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9)
-            self._colours[key] = (round(red * 255), round(green * 255), round(blue * 255))
-        return self._colours[key]
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """Hold one region to draw.
-
-    Attributes:
-        colour: (red, green, blue), 0..255 each.
-        mask: (H, W) bool or uint8 0/1 of the picture's size; None to draw only the box.
-        box: Drawn as a thin frame when given.
-        label: One line, drawn above the region.
-    """
-
-    colour: Rgb
-    mask: NDArray[np.generic] | None = None
-    box: Box | None = None
-    label: str = ''
-
-
-def draw_overlays(
-    image: NDArray[np.uint8],
-    overlays: Sequence[Overlay],
-    *,
-    alpha: float = 0.35,
-    dim: float = 0.0,
-) -> NDArray[np.uint8]:
-    """Draw regions on a copy of a picture: tinted masks with outlines, boxes, labels.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        overlays: Drawn in order; labels go on top of everything.
-        alpha: How strongly masks are tinted, 0..1; 0 leaves their colours as they are.
-        dim: How much darker and greyer everything outside the masks becomes, 0..1; only where
-            there is a mask.
-
-    Raises:
-        ValueError: A mask of another size than the picture.
-    """
-    canvas = np.ascontiguousarray(image).copy()
-    height, width = canvas.shape[:2]
-    line = max(1, round(min(height, width) / 240))
-    if dim:
-        _dim_outside(canvas, [o.mask for o in overlays if o.mask is not None], dim)
-    anchors: list[tuple[Overlay, int, int]] = []
-    for overlay in overlays:
-        corner: tuple[int, int] | None = None
-        if overlay.box is not None:
-            box = overlay.box
-            corner = (box.x, box.y)
-            cv2.rectangle(canvas, corner, (box.x + box.width - 1, box.y + box.height - 1),
-                          overlay.colour, line)
-        if overlay.mask is not None:
-            mask = np.ascontiguousarray(overlay.mask, dtype=np.uint8)
-            if mask.shape != (height, width):
-                raise ValueError(f'mask of shape {mask.shape} on an image of {(height, width)}')
-            x, y, w, h = cv2.boundingRect(mask)
-            if w and h:
-                corner = corner or (x, y)
-                window = canvas[y:y + h, x:x + w]
-                if alpha:
-                    inside = mask[y:y + h, x:x + w].astype(bool)
-                    tint = np.asarray(overlay.colour, np.float32) * alpha
-                    window[inside] = (window[inside] * (1.0 - alpha) + tint).round()
-                contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-                cv2.drawContours(canvas, contours, -1, overlay.colour, line, cv2.LINE_AA)
-        if overlay.label and corner is not None:
-            anchors.append((overlay, *corner))
-    for overlay, x, y in anchors:
-        _draw_label(canvas, overlay.label, x, y, overlay.colour)
-    return canvas
-
-
-def _dim_outside(
-    canvas: NDArray[np.uint8], masks: Sequence[NDArray[np.generic]], dim: float
-) -> None:
-    """Darken, in place, what lies outside all masks."""
-    outside = np.ones(canvas.shape[:2], bool)
-    for mask in masks:
-        if mask.shape == outside.shape:
-            outside &= np.asarray(mask) == 0
-    if outside.all():
-        return
-    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    faint = cv2.addWeighted(canvas, 1.0 - dim, grey, 0.4 * dim, 0.0)
-    canvas[outside] = faint[outside]
-
-
-def text_size(text: str, scale: float) -> tuple[int, int]:
-    """Return the (width, height) in pixels of a line drawn with ``draw_text``."""
-    (width, height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    return math.ceil(width), height + baseline
-
-
-def draw_text(
-    image: NDArray[np.uint8], text: str, x: int, y: int, scale: float, colour: Rgb
-) -> None:
-    """Draw one line into the picture, its top-left corner at (x, y)."""
-    (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    cv2.putText(image, text, (x, y + height), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1,
-                cv2.LINE_AA)
-
-
-def _draw_label(image: NDArray[np.uint8], text: str, x: int, y: int, colour: Rgb) -> None:
-    """Draw a label on a plate of the region's colour, kept inside the picture."""
-    height, width = image.shape[:2]
-    scale = max(0.35, min(height, width) / 1000)
-    pad = max(2, round(4 * scale))
-    text_width, text_height = text_size(text, scale)
-    left = min(max(0, x), max(0, width - text_width - 2 * pad))
-    top = y - text_height - 2 * pad
-    if top < 0:
-        top = min(max(0, y), max(0, height - text_height - 2 * pad))
-    right, bottom = left + text_width + 2 * pad, top + text_height + 2 * pad
-    cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
-    brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    ink = (0, 0, 0) if brightness > 140 else (255, 255, 255)
-    draw_text(image, text, left + pad, top + pad, scale, ink)

@@ -6,17 +6,29 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, Utterance
+from pixelrefer_ros.core import masks
+from pixelrefer_ros.core.regions import region_mask
+from pixelrefer_ros.core.tracker import Sighting
+from pixelrefer_ros.core.types import (
+    Box,
+    ErrorCode,
+    Frame,
+    PixelReferError,
+    TrackState,
+    Utterance,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pixelrefer_ros.core.types import RegionClip
+    from numpy.typing import NDArray
+
+    from pixelrefer_ros.core.types import Region, RegionClip
 
 
 @dataclass(frozen=True)
@@ -194,3 +206,160 @@ def make_frame(
     """Return a frame of one grey."""
     image = np.full((height, width, 3), value, dtype=np.uint8)
     return Frame(camera, round(stamp_s * 1e9), image, f'{camera}_optical')
+
+
+Colour = tuple[int, int, int]
+
+
+def paint(
+    stamp_s: float,
+    patches: Mapping[Colour, Box],
+    camera: str = '',
+    *,
+    height: int = 48,
+    width: int = 64,
+) -> Frame:
+    """Return a black frame with boxes of one colour each, later ones before earlier ones."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    for colour, box in patches.items():
+        rows, columns = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
+        image[rows, columns] = colour
+    return Frame(camera, round(stamp_s * 1e9), image, f'{camera}_optical')
+
+
+@dataclass
+class TrackerScript:
+    """Hold what a family of scripted trackers is to do, and remembers what it did.
+
+    Attributes:
+        fails_at: Stamps of the frames on which ``step`` raises.
+        fails_on: Region ids at which ``start`` raises, and what.
+        makes: What making a tracker raises; None for nothing.
+        gate: When set to an Event, each step waits for it.
+        on_step: Called in each step with the stamp of the frame.
+        spoils: What to say instead of a sighting; None for the truth.
+        steps: (number of the tracker, stamp, regions), one per step.
+        starts: (number of the tracker, stamp, region id), one per start.
+        made: How many trackers there were; forks count.
+        threads: Names of the threads that called.
+    """
+
+    fails_at: set[int] = field(default_factory=set)
+    fails_on: dict[str, Exception] = field(default_factory=dict)
+    makes: Exception | None = None
+    gate: threading.Event | None = None
+    on_step: Callable[[int], None] | None = None
+    spoils: Callable[[Sighting], Sighting] | None = None
+    steps: list[tuple[int, int, tuple[str, ...]]] = field(default_factory=list)
+    starts: list[tuple[int, int, str]] = field(default_factory=list)
+    made: int = 0
+    threads: set[str] = field(default_factory=set)
+
+    def make(self) -> ScriptedTracker:
+        """Return a tracker, as an engine's ``make_tracker``."""
+        if self.makes is not None:
+            raise self.makes
+        return ScriptedTracker(self)
+
+
+@dataclass
+class _Thing:
+    """Hold what a scripted tracker knows of a region."""
+
+    colour: Colour
+    area: int
+    state: TrackState
+
+
+class ScriptedTracker:
+    """Follow things by their colour, which must be theirs alone.
+
+    It keeps the promises of ``RegionTracker`` and checks those of its caller: one thread at a
+    time, regions started in the frame it is at, adopted from a tracker at the same frame.
+    """
+
+    name = 'scripted'
+
+    def __init__(self, script: TrackerScript) -> None:
+        """Begin without regions."""
+        self.script = script
+        self.number = script.made
+        script.made += 1
+        self._things: dict[str, _Thing] = {}
+        self._at: Frame | None = None
+        self._busy = threading.Lock()
+
+    @property
+    def region_ids(self) -> tuple[str, ...]:
+        """Return the regions that are followed."""
+        return tuple(self._things)
+
+    def start(self, frame: Frame, region: Region) -> Sighting:
+        """Follow the colour that covers most of a region."""
+        assert self._at is None or self._at is frame, 'started in the frame of the last step'
+        self.script.threads.add(threading.current_thread().name)
+        self.script.starts.append((self.number, frame.stamp_ns, region.region_id))
+        if region.region_id in self.script.fails_on:
+            raise self.script.fails_on[region.region_id]
+        self._at = frame
+        inside = frame.image[masks.decode(region_mask(region, *frame.image.shape[:2]))]
+        colours, counts = np.unique(inside[inside.any(axis=1)], axis=0, return_counts=True)
+        if not len(colours):
+            raise PixelReferError(ErrorCode.BAD_REGION, 'there is nothing but background')
+        red, green, blue = (int(value) for value in colours[counts.argmax()])
+        mask = (frame.image == (red, green, blue)).all(axis=2)
+        known = self._things.get(region.region_id)
+        state = TrackState.NEW
+        if known is not None:
+            away = known.state in (TrackState.OCCLUDED, TrackState.LOST)
+            state = TrackState.REACQUIRED if away else TrackState.TRACKED
+        self._things[region.region_id] = _Thing((red, green, blue), int(mask.sum()), state)
+        return Sighting(region.region_id, state, 1.0, mask)
+
+    def step(self, frame: Frame) -> list[Sighting]:
+        """Look for the colours in the next frame."""
+        if not self._busy.acquire(blocking=False):
+            raise AssertionError('a tracker is called by one thread at a time')
+        try:
+            self.script.threads.add(threading.current_thread().name)
+            self.script.steps.append((self.number, frame.stamp_ns, self.region_ids))
+            if self.script.gate is not None:
+                self.script.gate.wait(20.0)
+            if self.script.on_step is not None:
+                self.script.on_step(frame.stamp_ns)
+            if frame.stamp_ns in self.script.fails_at:
+                raise RuntimeError('the tracker has lost its mind')
+            self._at = frame
+            seen = [self._look(i, thing, frame.image) for i, thing in self._things.items()]
+            return [self.script.spoils(one) for one in seen] if self.script.spoils else seen
+        finally:
+            self._busy.release()
+
+    def remove(self, region_id: str) -> None:
+        """Forget a region."""
+        self._things.pop(region_id, None)
+
+    def fork(self) -> ScriptedTracker:
+        """Return a tracker without regions."""
+        return ScriptedTracker(self.script)
+
+    def adopt(self, other: ScriptedTracker, region_id: str, frame: Frame) -> None:
+        """Take a region over."""
+        assert other.script is self.script
+        for one in (self, other):
+            assert one._at is not None
+            assert one._at.stamp_ns == frame.stamp_ns, 'the frame both have seen last'
+        self._things[region_id] = other._things[region_id]
+
+    def _look(self, region_id: str, thing: _Thing, image: NDArray[np.uint8]) -> Sighting:
+        mask = (image == thing.colour).all(axis=2)
+        part = mask.sum() / thing.area
+        was_away = thing.state in (TrackState.OCCLUDED, TrackState.LOST)
+        if part == 0:
+            thing.state = TrackState.LOST
+            return Sighting(region_id, thing.state, 0.0, None)
+        if part < 0.5:
+            thing.state = TrackState.OCCLUDED
+        else:
+            thing.state = TrackState.REACQUIRED if was_away else TrackState.TRACKED
+        return Sighting(region_id, thing.state, min(1.0, float(part)), mask)

@@ -88,7 +88,7 @@ def test_replay(tmp_path, model, monkeypatch):
     path = write_bag(tmp_path / 'bag.mcap')
     Truth(queries={'q1': QueryTruth(accept=('answer cup',))}).save(tmp_path / 'bag.truth.json')
     monkeypatch.chdir(tmp_path)
-    status, text, error = run('replay', path)
+    status, text, error = run('replay', path, '--tracker', 'none')
     assert status == 0, error
     assert 'q1  answer cup in 2 frames' in text
     assert '2 questions, 2 answered, 1 of 1 right; 1 descriptions' in text
@@ -104,7 +104,7 @@ def test_replay_options(tmp_path, model):
     status, _, error = run(
         'replay', path, '--out', tmp_path / 'out', '--no-report', '--no-video', '--copy-inputs',
         '--ground-truth', other, '--set', 'describe_period_s=0.5', '--set', 'describe_after_s=0',
-        '--topic', '/camera/image/compressed=image:top',
+        '--topic', '/camera/image/compressed=image:top', '--tracker', 'none',
     )
     assert status == 0, error
     assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == [
@@ -148,8 +148,20 @@ def test_replay_refuses(tmp_path, model):
     assert 'file' in refused('replay', path, '--out', tmp_path / 'file' / 'out')
 
 
-def test_missing_model_says_what_to_run(tmp_path):
+def test_replay_follows_regions(tmp_path, model):
     path = write_bag(tmp_path / 'bag.mcap')
+    status, text, error = run('replay', path, '--out', tmp_path / 'out', '--no-video')
+    assert status == 0, error
+    assert 'q1  answer cup in 4 frames' in text  # as many as the model wants
+    with Bag(tmp_path / 'out' / 'output.mcap') as bag:
+        assert bag.count(Role.TRACKS) >= 30
+
+
+def test_missing_models_say_what_to_run(tmp_path):
+    path = write_bag(tmp_path / 'bag.mcap')
+    error = refused('replay', path, '--tracker', 'sam2', '--tracker-model', 'some/tracker')
+    assert 'pixelrefer fetch some/tracker' in error
+    assert run('replay', path, '--tracker', 'magic')[0] == 2
     assert 'pixelrefer fetch some/model' in refused('replay', path, '--model', 'some/model')
 
 
@@ -217,10 +229,15 @@ def test_describe_with_a_mask_and_a_video(tmp_path, model):
     mask = np.zeros((48, 64), np.uint8)
     mask[10:20, 5:15] = 255
     cv2.imwrite(str(tmp_path / 'mask.png'), mask)
-    status, _, error = run('describe', film(tmp_path / 'film.mp4'), '--mask',
-                           tmp_path / 'mask.png', '--frames', '5', '--at', '0.5')
+    command = ['describe', film(tmp_path / 'film.mp4'), '--mask', tmp_path / 'mask.png', '--at',
+               '0.5', '--frames', '5']
+    status, _, error = run(*command, '--tracker', 'none')
     assert status == 0, error
-    assert np.asarray(model.calls[0].regions[0].masks[0]).sum() == 100
+    (mask,) = model.calls[0].regions[0].masks
+    assert np.asarray(mask).sum() == 100
+    status, _, error = run(*command)
+    assert status == 0, error
+    assert len(model.calls[1].regions[0].masks) > 1
 
 
 def test_describe_refuses(tmp_path, model):

@@ -10,14 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pixelrefer_ros.core.types import Box
 from pixelrefer_ros.imaging import (
     ENCODINGS,
-    Overlay,
-    Palette,
     decode_compressed,
     decode_image,
-    draw_overlays,
     encode_jpeg,
 )
 
@@ -245,48 +241,3 @@ def test_exif_orientation_only_on_request():
 def test_bad_compressed_images(data, name, text):
     with pytest.raises(ValueError, match=text):
         decode_compressed(data, name)
-
-
-def test_palette_is_stable_and_distinct():
-    palette = Palette()
-    colours = [palette(f'obj{index}') for index in range(12)]
-    assert len(set(colours)) == 12
-    assert palette('obj3') == colours[3]
-
-
-def test_overlay_changes_the_region_and_nothing_far_from_it():
-    image = np.full((120, 160, 3), 100, np.uint8)
-    mask = np.zeros((120, 160), bool)
-    mask[40:80, 50:90] = True
-    drawn = draw_overlays(image, [Overlay((250, 0, 0), mask=mask, label='cup')])
-    assert (image == 100).all()
-    assert drawn[60, 70].tolist() == [152, 65, 65]
-    assert (drawn[100:, :] == 100).all()
-    framed = draw_overlays(image, [Overlay((0, 250, 0), box=Box(10, 20, 30, 40))])
-    assert framed[20, 25].tolist() == [0, 250, 0]
-    assert framed[40, 25].tolist() == [100, 100, 100]
-
-
-def test_overlay_can_leave_colours_and_dim_the_rest():
-    image = np.full((60, 60, 3), (200, 40, 40), np.uint8)
-    mask = np.zeros((60, 60), bool)
-    mask[20:40, 20:40] = True
-    drawn = draw_overlays(image, [Overlay((0, 0, 250), mask=mask)], alpha=0.0, dim=0.5)
-    assert drawn[30, 30].tolist() == [200, 40, 40]
-    assert drawn[5, 5].max() < 140
-    plain = draw_overlays(image, [Overlay((0, 0, 250))], dim=0.5)
-    assert (plain == image).all()
-
-
-def test_overlay_at_the_edges_and_with_an_empty_mask():
-    image = np.full((40, 40, 3), 100, np.uint8)
-    edge = np.zeros((40, 40), np.uint8)
-    edge[0, 0] = 1
-    empty = np.zeros((40, 40), np.uint8)
-    drawn = draw_overlays(image, [Overlay((250, 0, 0), mask=edge, label='a very long label'),
-                                  Overlay((0, 0, 250), mask=empty, label='not drawn'),
-                                  Overlay((0, 250, 0), box=Box(-5, -5, 200, 200), label='x')])
-    assert drawn.shape == image.shape
-    assert not (drawn == (0, 0, 250)).all(-1).any()
-    with pytest.raises(ValueError, match='mask of shape'):
-        draw_overlays(image, [Overlay((1, 2, 3), mask=np.ones((4, 4), bool))])

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode
-from pixelrefer_ros.imaging import Overlay, Palette, draw_overlays, draw_text, text_size
+from pixelrefer_ros.drawing import Palette, draw_overlays, draw_text, text_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,16 +150,11 @@ class Annotator:
 
     def _draw(self, frame: Frame) -> NDArray[np.uint8]:
         height, width = frame.image.shape[:2]
-        found = self._story.masks_at(self._camera, frame.stamp_ns, height, width)
-        drawn = draw_overlays(
-            frame.image,
-            [
-                Overlay(self._palette(region_id), masks.decode(mask).astype(np.uint8),
-                        label=region_id)
-                for region_id, mask in found.items()
-            ],
-            alpha=0.08,  # hardly any: the words are often about colour
+        overlays = self._story.overlays_at(
+            self._camera, frame.stamp_ns, height, width, self._palette
         )
+        # hardly any tint: the words are often about colour
+        drawn = draw_overlays(frame.image, overlays, alpha=0.08)
         scale = min(1.0, _MAX_WIDTH / width)
         # even sides: most codecs halve the colour picture
         size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))

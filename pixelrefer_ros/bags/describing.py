@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 from pixelrefer_ros.bags.errors import FileError
 from pixelrefer_ros.bags.video import ORIGIN_NS, is_picture, read_picture, read_video, video_length
 from pixelrefer_ros.core.types import NS_PER_S, Answer, Frame, Query, Region, Task
+from pixelrefer_ros.drawing import Overlay, Palette, draw_overlays
 from pixelrefer_ros.engine import Engine, EngineConfig
-from pixelrefer_ros.imaging import Overlay, Palette, draw_overlays
+from pixelrefer_ros.engine.jobs import failed_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from pixelrefer_ros.core.describer import RegionDescriber
+    from pixelrefer_ros.core.tracker import RegionTracker
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Look:
 def look_at(
     path: Path,
     *,
-    frames: int = 8,
+    frames: int = 150,
     start_s: float = 0.0,
     end_s: float | None = None,
     at_s: float | None = None,
@@ -47,7 +50,8 @@ def look_at(
 
     Args:
         path: Picture or video file.
-        frames: How many frames of a video, spread evenly.
+        frames: How many frames of a video at most, spread evenly. Fewer make it harder to
+            follow something.
         start_s: Beginning of the part of the video looked at.
         end_s: End of it; None for the end of the video.
         at_s: When the region is where it is said to be; None for the newest frame.
@@ -85,7 +89,12 @@ def look_at(
 
 
 def describe_file(
-    describer: RegionDescriber, look: Look, region: Region, question: str = ''
+    describer: RegionDescriber,
+    look: Look,
+    region: Region,
+    question: str = '',
+    *,
+    make_tracker: Callable[[], RegionTracker] | None = None,
 ) -> Answer:
     """Describe a region, or answer a question about it.
 
@@ -94,6 +103,8 @@ def describe_file(
         look: What ``look_at`` read.
         region: Where to look, in the frame ``look.frame``; its stamp is filled in.
         question: Empty for a description.
+        make_tracker: Makes what follows the region through the frames; None looks at it in
+            ``look.frame`` alone.
 
     Returns:
         The answer; when it has an error code, what went wrong is in its words.
@@ -108,24 +119,28 @@ def describe_file(
         window_s=span_s,
         describe_enabled=False,
         deadline_s=24 * 3600.0,
+        region_ttl_s=span_s,
     )
     engine = Engine(
         describer,
         config,
         on_description=lambda description: None,
         on_answer=answers.append,
+        make_tracker=make_tracker,
     )
     for frame in look.frames:
         engine.add_frame(frame)
-    engine.submit(
-        Query(
-            query_id='file',
-            text=question,
-            task=Task.ASK if question else Task.DESCRIBE,
-            stamp_ns=look.frames[-1].stamp_ns,
-            regions=(replace(region, stamp_ns=look.frame.stamp_ns),),
-        )
+    query = Query(
+        query_id='file',
+        text=question,
+        task=Task.ASK if question else Task.DESCRIBE,
+        stamp_ns=look.frames[-1].stamp_ns,
+        region_ids=(region.region_id,),
     )
+    (error,) = engine.add_regions([replace(region, stamp_ns=look.frame.stamp_ns)])
+    if error is not None:
+        return failed_answer(query, '', error.code, str(error))
+    engine.submit(query)
     engine.run_until_idle()
     (answer,) = answers
     return answer

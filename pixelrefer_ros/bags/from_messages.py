@@ -30,6 +30,8 @@ from pixelrefer_ros.core.types import (
     RegionKind,
     Task,
     Timings,
+    Track,
+    TrackState,
 )
 from pixelrefer_ros.imaging import decode_compressed, decode_image
 
@@ -186,6 +188,28 @@ def description_from(msg: Any) -> Description:
         tokens_in=int(msg.tokens_in),
         tokens_out=int(msg.tokens_out),
         model=msg.model,
+    )
+
+
+def tracks_from(msg: Any) -> tuple[Track, ...]:
+    """Return the tracks of a TrackArray.
+
+    Raises:
+        ValueError: One is in a state that is not known.
+    """
+    return tuple(
+        Track(
+            region_id=track.region_id,
+            camera=msg.camera,
+            stamp_ns=stamp_ns(msg.header.stamp),
+            state=TrackState(track.state),
+            score=float(track.score),
+            box=_box_from(track.box),
+            mask=_mask_from(track.mask),
+            last_seen_ns=stamp_ns(track.last_seen),
+            label=track.label,
+        )
+        for track in msg.tracks
     )
 
 

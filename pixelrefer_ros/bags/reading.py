@@ -22,6 +22,7 @@ from pixelrefer_ros.core.types import (
     PixelReferError,
     Query,
     Region,
+    Track,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,16 @@ class Refusal:
     message: str
 
 
-Value = Frame | tuple[Region, ...] | Query | Refusal | Description | Answer
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Hold where the regions of a camera were at one image."""
+
+    camera: str
+    stamp_ns: int
+    tracks: tuple[Track, ...]
+
+
+Value = Frame | tuple[Region, ...] | Query | Refusal | Description | Answer | Tracks
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ class Event:
     Attributes:
         log_time_ns: When it was recorded.
         topic: Topic name.
-        value: Frame, tuple of Region, Query, Refusal, Description or Answer.
+        value: Frame, tuple of Region, Query, Refusal, Description, Answer or Tracks.
     """
 
     log_time_ns: int
@@ -275,6 +285,9 @@ def _value(
         return Query(query_id, msg.data), []
     if role is Role.DESCRIPTION:
         return from_messages.description_from(msg), []
+    if role is Role.TRACKS:
+        stamp_ns = from_messages.stamp_ns(msg.header.stamp)
+        return Tracks(msg.camera, stamp_ns, from_messages.tracks_from(msg)), []
     return from_messages.answer_from(msg), []
 
 

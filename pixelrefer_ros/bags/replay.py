@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from pixelrefer_ros.bags.reading import Bag, Event
     from pixelrefer_ros.core.describer import RegionDescriber
-    from pixelrefer_ros.core.types import Answer, Description, Timings
+    from pixelrefer_ros.core.tracker import RegionTracker
+    from pixelrefer_ros.core.types import Answer, Description, Timings, Track
     from pixelrefer_ros.engine import EngineStats
 
 
@@ -63,12 +64,13 @@ def replay(
     output: Path,
     *,
     config: EngineConfig | None = None,
+    make_tracker: Callable[[], RegionTracker] | None = None,
     copy_inputs: bool = False,
     on_result: Callable[[Description | Answer], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     measure: bool = False,
 ) -> ReplayResult:
-    """Replay a bag and write the descriptions and answers to another.
+    """Replay a bag and write the descriptions, answers and tracks to another.
 
     Every query gets one answer; one that is not whole gets its error, as from the node.
 
@@ -77,6 +79,8 @@ def replay(
         describer: The model.
         output: Bag to write, replaced when it is there; .mcap, .db3, or a directory.
         config: Settings of the engine; its cameras are replaced by those of the bag.
+        make_tracker: Makes what follows the regions of a camera; None follows nothing, and
+            writes no tracks.
         copy_inputs: Also copy the messages of the input topics, so that the output stands alone.
         on_result: Called with each result as it comes.
         on_event: Called with each message after it is worked off.
@@ -97,7 +101,7 @@ def replay(
     log_time_ns = bag.start_ns
 
     with BagWriter(output, overwrite=True) as writer:
-        writer.add_output_topics()
+        writer.add_output_topics(tracks=make_tracker is not None)
         if copy_inputs:
             for topic, _, sent_ns, data in bag.raw(INPUTS):
                 writer.write_raw(topic.name, topic.msgtype, data, sent_ns)
@@ -116,6 +120,9 @@ def replay(
             if on_result:
                 on_result(answer)
 
+        def take_tracks(frame: Frame, tracks: tuple[Track, ...]) -> None:
+            writer.tracks(frame, tracks, log_time_ns)
+
         def take_problem(topic: str, text: str) -> None:
             nonlocal unreadable
             unreadable += topic in image_topics
@@ -128,6 +135,8 @@ def replay(
             on_answer=take_answer,
             clock=clock,
             on_problem=problems.append,
+            make_tracker=make_tracker,
+            on_tracks=take_tracks,
         )
         for event in bag.events(on_problem=take_problem):
             log_time_ns = event.log_time_ns

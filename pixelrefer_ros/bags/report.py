@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 from pixelrefer_ros.bags.annotate import Annotator
 from pixelrefer_ros.bags.summary import summarise
 from pixelrefer_ros.bags.topics import Role
-from pixelrefer_ros.core import masks
-from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, Frame
-from pixelrefer_ros.imaging import Overlay, Palette, draw_overlays, encode_jpeg
+from pixelrefer_ros.core.types import NS_PER_S, Box, ErrorCode, Frame
+from pixelrefer_ros.drawing import Overlay, Palette, draw_overlays
+from pixelrefer_ros.imaging import encode_jpeg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,19 +89,31 @@ class _Pictures:
     def _draw(self, frame: Frame, key: Key) -> NDArray[np.uint8]:
         camera, stamp_ns, regions, width_px = key
         height, width = frame.image.shape[:2]
-        found = self._story.masks_at(camera, stamp_ns, height, width)
-        shown = [region for region in regions if region in found]
+        overlays = self._story.overlays_at(
+            camera, stamp_ns, height, width, self._palette, regions
+        )
         scale = min(1.0, width_px / width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        overlays = []
-        for region in shown:
-            mask = masks.decode(found[region]).astype(np.uint8)
-            shrunk = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-            label = region if width_px >= _BIG_PX else ''
-            overlays.append(Overlay(self._palette(region), shrunk, label=label))
+        shrunk = [_shrunk(one, scale, size, labelled=width_px >= _BIG_PX) for one in overlays]
         # no tint: the words are often about colour
-        return draw_overlays(small, overlays, alpha=0.0, dim=0.5)
+        return draw_overlays(small, shrunk, alpha=0.0, dim=0.5)
+
+
+def _shrunk(
+    overlay: Overlay, scale: float, size: tuple[int, int], *, labelled: bool
+) -> Overlay:
+    """Return an overlay for a picture of (width, height) ``size``."""
+    mask, box = overlay.mask, overlay.box
+    if mask is not None:
+        pixels = np.asarray(mask, np.uint8)
+        mask = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST))
+    if box is not None:
+        x, y, width, height = (
+            round(value * scale) for value in (box.x, box.y, box.width, box.height)
+        )
+        box = Box(x, y, max(1, width), max(1, height))
+    return replace(overlay, mask=mask, box=box, label=overlay.label if labelled else '')
 
 
 def write_results(
@@ -363,17 +375,13 @@ def _timeline(story: Story) -> dict[str, Any]:
 
     lanes = []
     for region_id in story.region_ids:
-        seen = sorted(region.stamp_ns for (_, name), regions in story.observations.items()
-                      if name == region_id for region in regions)
-        spans: list[list[int]] = []
-        for stamp_ns in seen:
-            if spans and stamp_ns - spans[-1][1] <= NS_PER_S:
-                spans[-1][1] = stamp_ns
-            else:
-                spans.append([stamp_ns, stamp_ns])
         lanes.append({
             'id': region_id,
-            'spans': [(place(a), max(0.6, place(b) - place(a))) for a, b in spans],
+            'spans': [
+                (place(span.start_ns), max(0.6, place(span.end_ns) - place(span.start_ns)),
+                 span.faint)
+                for span in story.spans(region_id)
+            ],
             'dots': [
                 (place(s.description.stamp_ns), s.right,
                  f'd-{region_id}-{s.description.stamp_ns}', s.description.text)

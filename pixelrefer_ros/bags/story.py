@@ -8,9 +8,11 @@ import bisect
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.bags.reading import Bag
+from pixelrefer_ros.bags.reading import Bag, Tracks
 from pixelrefer_ros.bags.topics import INPUTS, OUTPUTS
+from pixelrefer_ros.bags.track_log import Span, TrackLog
 from pixelrefer_ros.bags.truth import Truth
+from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.regions import region_mask
 from pixelrefer_ros.core.types import (
     NS_PER_S,
@@ -22,9 +24,13 @@ from pixelrefer_ros.core.types import (
     Query,
     Region,
 )
+from pixelrefer_ros.drawing import Overlay, track_overlay
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
+
+    from pixelrefer_ros.drawing import Palette
 
 # A region is drawn on images up to this much younger than its last observation.
 _SHOWN_NS = NS_PER_S // 2
@@ -76,6 +82,8 @@ class Story:
         cameras: Camera names; the first is the one an empty name means.
         stamps_ns: Per camera the stamps of its images in the order they came.
         observations: Per (camera, region_id) the regions given, by stamp.
+        tracks: Where the regions were followed to; empty when nothing followed them.
+        looked: Per (camera, stamp, region_id) the mask an answer rests on.
         said: Descriptions, oldest first.
         asked: Questions in the order they were asked.
         frames_in: Images in the input bag.
@@ -88,6 +96,8 @@ class Story:
     cameras: tuple[str, ...]
     stamps_ns: dict[str, list[int]] = field(default_factory=dict)
     observations: dict[tuple[str, str], list[Region]] = field(default_factory=dict)
+    tracks: TrackLog = field(default_factory=TrackLog)
+    looked: dict[tuple[str, int, str], Mask] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     frames_in: int = 0
@@ -116,13 +126,40 @@ class Story:
         """Return the camera a name means: '' is the only or first."""
         return name or (self.cameras[0] if self.cameras else '')
 
+    def spans(self, region_id: str) -> list[Span]:
+        """Return when a region was in sight, as it was followed or else given."""
+        followed = self.tracks.spans(region_id, NS_PER_S)
+        if followed:
+            return followed
+        spans: list[Span] = []
+        for stamp_ns in sorted(
+            region.stamp_ns
+            for (_, name), regions in self.observations.items()
+            if name == region_id
+            for region in regions
+        ):
+            if spans and stamp_ns - spans[-1].end_ns <= NS_PER_S:
+                spans[-1] = spans[-1]._replace(end_ns=stamp_ns)
+            else:
+                spans.append(Span(stamp_ns, stamp_ns, faint=False))
+        return spans
+
     def masks_at(
         self, camera: str, stamp_ns: int, height: int, width: int
     ) -> dict[str, Mask]:
-        """Return where the regions given up to half a second before are, by id."""
+        """Return where the regions are, by id: followed there, given there, or looked at there.
+
+        What is up to half a second older counts too. A region that was followed is not there
+        when it was not seen.
+        """
         found: dict[str, Mask] = {}
+        followed = self.tracks.at(camera, stamp_ns, _SHOWN_NS)
+        for track in followed:
+            if track.mask is not None and (track.mask.height, track.mask.width) == (height, width):
+                found[track.region_id] = track.mask
+        known = {track.region_id for track in followed}
         for (name, region_id), regions in self.observations.items():
-            if name != camera:
+            if name != camera or region_id in known:
                 continue
             index = bisect.bisect_right(regions, stamp_ns, key=lambda region: region.stamp_ns)
             if not index or stamp_ns - regions[index - 1].stamp_ns > _SHOWN_NS:
@@ -131,7 +168,46 @@ class Story:
                 found[region_id] = region_mask(regions[index - 1], height, width)
             except PixelReferError:
                 continue  # the engine refused it too, with a reason
+        for region_id in self.region_ids:
+            mask = self.looked.get((camera, stamp_ns, region_id))
+            if region_id not in known and mask is not None:
+                found.setdefault(region_id, mask)
         return found
+
+    def overlays_at(
+        self,
+        camera: str,
+        stamp_ns: int,
+        height: int,
+        width: int,
+        palette: Palette,
+        region_ids: Collection[str] | None = None,
+    ) -> list[Overlay]:
+        """Return how to draw the regions: with state and score where they were followed.
+
+        Args:
+            camera: Whose image.
+            stamp_ns: Of the image.
+            height: Of the image.
+            width: Of the image.
+            palette: Gives each region its colour.
+            region_ids: Which; None for all.
+        """
+        found = self.masks_at(camera, stamp_ns, height, width)
+        tracks = {one.region_id: one for one in self.tracks.at(camera, stamp_ns, _SHOWN_NS)}
+        overlays = []
+        for region_id in dict.fromkeys([*tracks, *found]):
+            if region_ids is not None and region_id not in region_ids:
+                continue
+            colour = palette(region_id)
+            if region_id in tracks:
+                track = replace(tracks[region_id], mask=found.get(region_id))
+                last_box = self.tracks.last_box(camera, region_id, stamp_ns)
+                overlays.append(track_overlay(track, colour, last_box=last_box))
+            else:
+                mask = masks.decode(found[region_id])
+                overlays.append(Overlay(colour, mask=mask, label=region_id))
+        return overlays
 
 
 def tell(inputs: Bag, outputs: Path, truth: Truth | None = None) -> Story:
@@ -139,7 +215,7 @@ def tell(inputs: Bag, outputs: Path, truth: Truth | None = None) -> Story:
 
     Args:
         inputs: The bag that was played.
-        outputs: The bag with the descriptions and answers.
+        outputs: The bag with the descriptions, answers and tracks.
         truth: What is true of the input bag.
 
     Raises:
@@ -173,6 +249,9 @@ def tell(inputs: Bag, outputs: Path, truth: Truth | None = None) -> Story:
                 story.said.append(Said(event.value, verdicts))
             elif isinstance(event.value, Answer):
                 answers[event.value.query_id] = event.value
+                _remember(story, event.value)
+            elif isinstance(event.value, Tracks):
+                story.tracks.add(story.camera(event.value.camera), event.value)
     for query in queries:
         story.asked.append(_judge(query, answers.pop(query.query_id, None), truth))
     story.asked += [_judge(None, answer, truth) for answer in answers.values()]
@@ -180,6 +259,14 @@ def tell(inputs: Bag, outputs: Path, truth: Truth | None = None) -> Story:
     spoken += [asked.answer.model for asked in story.asked if asked.answer]
     story.models = tuple(dict.fromkeys(model for model in spoken if model))
     return story
+
+
+def _remember(story: Story, answer: Answer) -> None:
+    """Keep the masks an answer rests on, to be drawn on the images it looked at."""
+    for one in answer.evidence:
+        for stamp_ns, mask in zip(one.track_stamps_ns, one.track_masks, strict=False):
+            if mask is not None:
+                story.looked[story.camera(one.camera), stamp_ns, one.region_id] = mask
 
 
 def _observe(story: Story, regions: tuple[Region, ...], newest: dict[str, int]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Query,
         Region,
         Timings,
+        Track,
     )
 
 _TIMINGS = ('queue', 'preprocess', 'vision', 'language', 'tracking', 'total')
@@ -168,6 +169,29 @@ def description_to(description: Description) -> Any:
         tokens_in=description.tokens_in,
         tokens_out=description.tokens_out,
         model=description.model,
+    )
+
+
+def tracks_to(frame: Frame, tracks: Iterable[Track]) -> Any:
+    """Return the tracks of a camera in a frame as a TrackArray."""
+    return message(
+        'pixelrefer_ros/msg/TrackArray',
+        header=_header(frame.stamp_ns, frame.frame_id),
+        camera=frame.camera,
+        tracks=[
+            message(
+                'pixelrefer_ros/msg/Track',
+                region_id=track.region_id,
+                label=track.label,
+                camera=track.camera,
+                state=int(track.state),
+                score=track.score,
+                box=_box(track.box),
+                mask=_mask(track.mask),
+                last_seen=_time(track.last_seen_ns),
+            )
+            for track in tracks
+        ],
     )
 
 

@@ -18,6 +18,7 @@ from pixelrefer_ros.bags.typestore import (
     REGION_ARRAY,
     REGION_OF_INTEREST,
     STRING,
+    TRACK_ARRAY,
 )
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ class Role(Enum):
     QUERY_TEXT = 'text'
     DESCRIPTION = 'descriptions'
     ANSWER = 'answers'
+    TRACKS = 'tracks'
     IGNORE = 'ignore'
 
 
 INPUTS = frozenset({Role.IMAGE, Role.REGIONS, Role.ROI, Role.QUERY, Role.QUERY_TEXT})
-OUTPUTS = frozenset({Role.DESCRIPTION, Role.ANSWER})
+OUTPUTS = frozenset({Role.DESCRIPTION, Role.ANSWER, Role.TRACKS})
 
 TYPES = {
     Role.IMAGE: (IMAGE, COMPRESSED_IMAGE),
@@ -48,6 +50,7 @@ TYPES = {
     Role.QUERY_TEXT: (STRING,),
     Role.DESCRIPTION: (DESCRIPTION,),
     Role.ANSWER: (ANSWER,),
+    Role.TRACKS: (TRACK_ARRAY,),
 }
 
 # Pictures, but none a person would call one: measurements, and what the node itself draws.

@@ -34,6 +34,7 @@ REGION_ARRAY = f'{PACKAGE}/msg/RegionArray'
 QUERY = f'{PACKAGE}/msg/Query'
 DESCRIPTION = f'{PACKAGE}/msg/Description'
 ANSWER = f'{PACKAGE}/msg/Answer'
+TRACK_ARRAY = f'{PACKAGE}/msg/TrackArray'
 
 
 def message_dir() -> Path:

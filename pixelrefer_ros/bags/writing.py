@@ -13,18 +13,20 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from pixelrefer_ros.bags import to_messages
 from pixelrefer_ros.bags.errors import FileError
-from pixelrefer_ros.bags.typestore import ANSWER, DESCRIPTION, typestore
+from pixelrefer_ros.bags.typestore import ANSWER, DESCRIPTION, TRACK_ARRAY, typestore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
     from rosbags.interfaces import Connection
 
-    from pixelrefer_ros.core.types import Answer, Description
+    from pixelrefer_ros.core.types import Answer, Description, Frame, Track
 
 DESCRIPTIONS_TOPIC = '/pixelrefer/descriptions'
 ANSWERS_TOPIC = '/pixelrefer/answers'
+TRACKS_TOPIC = '/pixelrefer/tracks'
 
 _STORAGE = {'.mcap': StoragePlugin.MCAP, '.db3': StoragePlugin.SQLITE3}
 
@@ -115,10 +117,12 @@ class BagWriter:
         self.add_topic(topic, msgtype)
         self._writer.write(self._connections[topic], log_time_ns, data)
 
-    def add_output_topics(self) -> None:
-        """Make the topics of descriptions and answers appear, in this order."""
+    def add_output_topics(self, *, tracks: bool = False) -> None:
+        """Make the topics of descriptions, answers and perhaps tracks appear, in this order."""
         self.add_topic(DESCRIPTIONS_TOPIC, DESCRIPTION)
         self.add_topic(ANSWERS_TOPIC, ANSWER)
+        if tracks:
+            self.add_topic(TRACKS_TOPIC, TRACK_ARRAY)
 
     def description(self, description: Description, log_time_ns: int) -> None:
         """Write a description."""
@@ -127,3 +131,7 @@ class BagWriter:
     def answer(self, answer: Answer, log_time_ns: int) -> None:
         """Write an answer."""
         self.write(ANSWERS_TOPIC, to_messages.answer_to(answer), log_time_ns)
+
+    def tracks(self, frame: Frame, tracks: Iterable[Track], log_time_ns: int) -> None:
+        """Write where the regions of a camera are in a frame."""
+        self.write(TRACKS_TOPIC, to_messages.tracks_to(frame, tracks), log_time_ns)

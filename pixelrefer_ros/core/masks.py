@@ -33,13 +33,36 @@ def encode(mask: NDArray[Any]) -> Mask:
             ErrorCode.BAD_REGION, f'a mask has two dimensions (H, W); this one has {mask.shape}'
         )
     height, width = mask.shape
-    if mask.size == 0:
-        return Mask(height, width, ())
+    return Mask(height, width, tuple(runs(mask)[0].tolist()))
+
+
+def runs(mask: NDArray[Any]) -> tuple[NDArray[np.uint32], Box | None]:
+    """Return the run lengths of a picture of a mask as an array, and the box around it.
+
+    Only the columns the region touches are read, which is what makes it cheap for every frame.
+
+    Args:
+        mask: (H, W) as for ``encode``.
+
+    Returns:
+        The run lengths, uint32, and the smallest box; None when no pixel belongs to the region.
+    """
+    height, width = mask.shape
     pixels = mask if mask.dtype == np.bool_ else mask != 0
-    columns = np.ascontiguousarray(pixels.T).reshape(-1)
-    starts = np.flatnonzero(columns[1:] != columns[:-1]) + 1
-    edges = np.concatenate(([0] if not columns[0] else [0, 0], starts, [columns.size]))
-    return Mask(height, width, tuple(np.diff(edges).tolist()))
+    columns = np.flatnonzero(pixels.any(axis=0))
+    if not columns.size:
+        return np.asarray([mask.size] if mask.size else [], dtype=np.uint32), None
+    left, right = int(columns[0]), int(columns[-1])
+    touched = pixels[:, left : right + 1]
+    rows = np.flatnonzero(touched.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1])
+    # Background before and after, so that every run of the region has a start and an end.
+    line = np.zeros(touched.size + 2, dtype=np.bool_)
+    line[1:-1].reshape(right - left + 1, height)[:] = touched.T
+    edges = np.flatnonzero(line[1:] != line[:-1]) + left * height
+    ends = [] if edges[-1] == mask.size else [mask.size]
+    lengths = np.diff(np.concatenate(([0], edges, ends)))
+    return lengths.astype(np.uint32), Box(left, top, right - left + 1, bottom - top + 1)
 
 
 def encode_box(box: Box, height: int, width: int) -> Mask:

@@ -11,21 +11,40 @@ from pixelrefer_ros.core.regions import Observation, check_not_ahead, match_fram
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, Frame, PixelReferError, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
+    from pixelrefer_ros.core.types import Box
     from pixelrefer_ros.core.video_buffer import FrameView
+
+# A given box that overlaps the tracked one less than this says that the tracker was elsewhere.
+# A detector's box around the whole of a thing that is half hidden overlaps more.
+_CONTRADICTS_IOU = 0.3
 
 
 class _Known:
-    """Hold one region of the store."""
+    """Hold one region of the store; ``newest`` is given, ``seen`` given or tracked."""
 
-    __slots__ = ('first_ns', 'newest', 'observations', 'region')
+    __slots__ = ('first_ns', 'life', 'newest', 'observations', 'region', 'seen')
 
-    def __init__(self, region: Region, first: Observation) -> None:
+    def __init__(self, region: Region, first: Observation, life: int) -> None:
         self.region = region
         self.first_ns = min(first.given_ns, first.stamp_ns)
-        self.newest = first
+        self.newest = self.seen = first
         self.observations = {first.stamp_ns: first}
+        self.life = life
+
+    def enter(self, seen: Observation) -> None:
+        """Enter an observation, and keep the newest up to date."""
+        self.observations[seen.stamp_ns] = seen
+        if seen.given_ns >= self.seen.given_ns or seen.stamp_ns == self.seen.stamp_ns:
+            self.seen = seen
+
+    def take_back(self, stamps_ns: Iterable[int]) -> None:
+        """Remove observations that turned out wrong."""
+        for stamp_ns in stamps_ns:
+            if self.observations.pop(stamp_ns, None) is self.seen:
+                kept = self.observations.values()
+                self.seen = max(kept, key=lambda one: one.given_ns, default=self.newest)
 
 
 @dataclass(slots=True)
@@ -44,11 +63,21 @@ class RegionStore:
     frame waits for its image; when the newest frame is within the tolerance it is attached to
     that one meanwhile, so that a camera that stands still does not keep it waiting.
 
+    A tracker adds what it sees in the other frames. What was given of a frame stands over what
+    was tracked; when the two are far apart, the tracked observations around it are taken back,
+    to the next given ones.
+
     Not thread-safe: the owner holds a lock. Time is that of the newest frame.
     """
 
     def __init__(
-        self, *, max_regions: int, ttl_s: float, tolerance_s: float, pending_s: float
+        self,
+        *,
+        max_regions: int,
+        ttl_s: float,
+        tolerance_s: float,
+        pending_s: float,
+        on_given: Callable[[Region, Observation, int], None] | None = None,
     ) -> None:
         """Set the limits.
 
@@ -58,11 +87,15 @@ class RegionStore:
             ttl_s: Time to live after the newest observation, for regions that do not say.
             tolerance_s: How far the stamp of a region may be from that of a kept frame.
             pending_s: How far ahead of the newest frame a region may be.
+            on_given: Told of every given observation that is entered: the region, what was
+                made of it, and the region's ``life``.
         """
         self._max_regions = max_regions
         self._ttl_ns = round(ttl_s * NS_PER_S)
         self._tolerance_ns = round(tolerance_s * NS_PER_S)
         self._pending_ns = round(pending_s * NS_PER_S)
+        self._on_given = on_given
+        self._lives = 0
         self._known: dict[str, _Known] = {}
         self._waiting: list[_Waiting] = []
 
@@ -135,9 +168,43 @@ class RegionStore:
             ttl_ns = (
                 round(known.region.ttl_s * NS_PER_S) if known.region.ttl_s > 0 else self._ttl_ns
             )
-            if newest_ns - known.newest.given_ns > ttl_ns:
+            if newest_ns - known.seen.given_ns > ttl_ns:
                 del self._known[region_id]
         return problems
+
+    def track(self, region_id: str, stamp_ns: int, seen: Observation | None) -> None:
+        """Enter what a tracker saw of a known region in a kept frame.
+
+        Args:
+            region_id: The region.
+            stamp_ns: Stamp of the frame, which must be in the buffer.
+            seen: Where it is; None when it is not seen, which takes back what was tracked there
+                before.
+
+        Raises:
+            KeyError: The region is not known.
+        """
+        known = self._known[region_id]
+        old = known.observations.get(stamp_ns)
+        if old is not None and not old.tracked:
+            return
+        if seen is not None:
+            known.enter(seen)
+        elif old is not None:
+            known.take_back([stamp_ns])
+
+    def life(self, region_id: str) -> int | None:
+        """Return a number that no other region has or had, not even of the same id.
+
+        None when the region is not known.
+        """
+        known = self._known.get(region_id)
+        return None if known is None else known.life
+
+    def at(self, region_id: str, stamp_ns: int) -> Observation | None:
+        """Return the observation of a region in one frame; None when there is none."""
+        known = self._known.get(region_id)
+        return None if known is None else known.observations.get(stamp_ns)
 
     def remove(self, region_ids: Collection[str] = ()) -> list[str]:
         """Forget these regions, all when none is named; return the ids that were known."""
@@ -161,6 +228,14 @@ class RegionStore:
         Raises:
             KeyError: The region is not known.
         """
+        return self._known[region_id].seen
+
+    def newest_given(self, region_id: str) -> Observation:
+        """Return the newest observation of a known region that was given, not tracked.
+
+        Raises:
+            KeyError: The region is not known.
+        """
         return self._known[region_id].newest
 
     def first_ns(self, region_id: str) -> int:
@@ -172,7 +247,7 @@ class RegionStore:
         return self._known[region_id].first_ns
 
     def region(self, region_id: str) -> Region:
-        """Return a known region as it was given last, with the stamp of its newest frame.
+        """Return a known region as it was given last, with the stamp of that frame.
 
         Raises:
             KeyError: The region is not known.
@@ -190,7 +265,7 @@ class RegionStore:
 
     def pinned(self) -> set[int]:
         """Return the stamps of the frames of the newest observations, not to be thinned away."""
-        return {known.newest.stamp_ns for known in self._known.values()}
+        return {known.seen.stamp_ns for known in self._known.values()}
 
     def _wait(self, waiting: _Waiting) -> None:
         """Let a region wait; the oldest gives way when too many wait, as with a dead camera."""
@@ -211,7 +286,7 @@ class RegionStore:
             seen = observe(region, frame)
             if known.observations.get(old.stamp_ns) is old:
                 del known.observations[old.stamp_ns]
-            self._enter(known, seen)
+            self._enter(known, region, seen)
             return
         self._attach(region, self._frame_of(region, view), view)
 
@@ -231,31 +306,69 @@ class RegionStore:
         evicted = None
         if known is None:
             evicted = self._make_room(seen, region.region_id)
-            self._known[region.region_id] = _Known(region, seen)
+            self._lives += 1
+            known = _Known(region, seen, self._lives)
+            self._known[region.region_id] = known
+            self._tell(known, region, seen)
         else:
             if seen.given_ns >= known.newest.given_ns:
                 known.region = region
-            self._enter(known, seen)
+            self._enter(known, region, seen)
         return seen, evicted
 
-    def _enter(self, known: _Known, seen: Observation) -> None:
+    def _enter(self, known: _Known, region: Region, seen: Observation) -> None:
         old = known.observations.get(seen.stamp_ns)
-        if old is not None and old.offset_ns < seen.offset_ns:
-            return
-        known.observations[seen.stamp_ns] = seen
+        if old is not None:
+            if not old.tracked and old.offset_ns < seen.offset_ns:
+                return
+            if old.tracked and _iou(old.box, seen.box) < _CONTRADICTS_IOU:
+                known.take_back(_tracked_around(known, seen.stamp_ns))
+        known.enter(seen)
         known.first_ns = min(known.first_ns, seen.given_ns, seen.stamp_ns)
         if seen.given_ns >= known.newest.given_ns or known.newest is old:
             known.newest = seen
+        self._tell(known, region, seen)
+
+    def _tell(self, known: _Known, region: Region, seen: Observation) -> None:
+        if self._on_given is not None:
+            self._on_given(region, seen, known.life)
 
     def _make_room(self, seen: Observation, region_id: str) -> str | None:
         if len(self._known) < self._max_regions:
             return None
-        stalest = min(self._known, key=lambda i: self._known[i].newest.given_ns)
-        if self._known[stalest].newest.given_ns >= seen.given_ns:
+        older = [i for i, one in self._known.items() if one.newest.given_ns < seen.given_ns]
+        if not older:
             raise PixelReferError(
                 ErrorCode.QUEUE_FULL,
                 f"region '{region_id}': {self._max_regions} regions as new as this are known "
                 'already; remove some, or raise max_regions',
             )
+        stalest = min(older, key=lambda i: self._staleness(self._known[i]))
         del self._known[stalest]
         return stalest
+
+    @staticmethod
+    def _staleness(known: _Known) -> tuple[int, int]:
+        return known.seen.given_ns, known.newest.given_ns
+
+
+def _iou(one: Box, other: Box) -> float:
+    """Return the overlap of two boxes, as a part of what they cover together."""
+    width = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
+    height = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
+    both = max(0, width) * max(0, height)
+    return both / (one.width * one.height + other.width * other.height - both)
+
+
+def _tracked_around(known: _Known, stamp_ns: int) -> list[int]:
+    """Return the stamps of the tracked observations from the given one before to the one after."""
+    given = [one.stamp_ns for one in known.observations.values() if not one.tracked]
+    start_ns = max((s for s in given if s < stamp_ns), default=-1)
+    end_ns = min((s for s in given if s > stamp_ns), default=None)
+    return [
+        one.stamp_ns
+        for one in known.observations.values()
+        if one.tracked
+        and start_ns < one.stamp_ns
+        and (end_ns is None or one.stamp_ns < end_ns)
+    ]

@@ -20,11 +20,13 @@ from pixelrefer_ros.core.types import (
     PixelReferError,
     Region,
     RegionKind,
+    TrackState,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pixelrefer_ros.core.tracker import Sighting
     from pixelrefer_ros.core.video_buffer import FrameView
 
 # Radius of the disc a point stands for, as a part of the short side of the image.
@@ -139,6 +141,10 @@ class Observation:
         width: Of the frame.
         runs: Run lengths of the mask, uint32: a tenth of the memory of a ``Mask``.
         box: Smallest box around the mask.
+        tracked: Whether a tracker found it there; False when it was given.
+        state: What the tracker made of it; NEW when it was given.
+        score: How sure it is, in [0, 1]; 1 when it was given.
+        tracking_s: Its share of the time the tracker took for the frame.
     """
 
     stamp_ns: int
@@ -147,6 +153,15 @@ class Observation:
     width: int
     runs: NDArray[np.uint32]
     box: Box
+    tracked: bool = False
+    state: TrackState = TrackState.NEW
+    score: float = 1.0
+    tracking_s: float = 0.0
+
+    @property
+    def area(self) -> int:
+        """Return how many pixels belong to the region."""
+        return int(self.runs[1::2].sum())
 
     @property
     def mask(self) -> Mask:
@@ -173,6 +188,47 @@ def observe(region: Region, frame: Frame) -> Observation:
     runs = np.asarray(mask.counts, dtype=np.uint32)
     return Observation(
         frame.stamp_ns, region.stamp_ns or frame.stamp_ns, height, width, runs, box
+    )
+
+
+def observe_sighting(
+    sighting: Sighting, frame: Frame, tracking_s: float = 0.0
+) -> Observation | None:
+    """Return what a tracker saw of a region in a frame; None when it saw nothing of it.
+
+    Args:
+        sighting: What the tracker says.
+        frame: The frame it says it about.
+        tracking_s: Share of the region in the time it took.
+
+    Raises:
+        PixelReferError: MODEL_ERROR when the mask has not the size of the frame.
+    """
+    mask = sighting.mask
+    if mask is None or sighting.state == TrackState.LOST:
+        return None
+    height, width = frame.image.shape[:2]
+    if mask.shape != (height, width):
+        raise PixelReferError(
+            ErrorCode.MODEL_ERROR,
+            f"the tracker gave region '{sighting.region_id}' a mask of shape {mask.shape} in an "
+            f'image of {width}x{height}',
+        )
+    runs, box = masks.runs(mask)
+    if box is None:
+        return None
+    score = min(1.0, max(0.0, float(sighting.score)))
+    return Observation(
+        stamp_ns=frame.stamp_ns,
+        given_ns=frame.stamp_ns,
+        height=height,
+        width=width,
+        runs=runs,
+        box=box,
+        tracked=True,
+        state=sighting.state,
+        score=score,
+        tracking_s=tracking_s,
     )
 
 

@@ -4,92 +4,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.region_store import RegionStore
 from pixelrefer_ros.core.sampling import DoorSampler
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError
-from pixelrefer_ros.core.video_buffer import RollingBuffer
-from pixelrefer_ros.engine.clips import Binder, names_in
+from pixelrefer_ros.core.video_buffer import FrameView, RollingBuffer
+from pixelrefer_ros.engine.clips import Binder, names_in, wanted
+from pixelrefer_ros.engine.plan import DescriptionPlan
 from pixelrefer_ros.engine.types import CameraStats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pixelrefer_ros.core.regions import Observation
-    from pixelrefer_ros.core.types import Frame, Query
+    from pixelrefer_ros.core.types import Frame, Query, Region
+    from pixelrefer_ros.engine.guests import Guests
+    from pixelrefer_ros.engine.ledger import Ledger
     from pixelrefer_ros.engine.types import EngineConfig
 
 _MIB = 1 << 20
 _LATE_NS = NS_PER_S // 2  # older than this against the newest frame is a jump of the clock
 
 
-@dataclass(slots=True)
-class _Plan:
-    """Hold when a region is next described, and the newest observation asked about so far."""
-
-    next_ns: int | None
-    asked_ns: int | None = None
-
-
-class DescriptionPlan:
-    """Decide which regions are due for a description.
-
-    A region is due ``after`` its first observation and then every ``period``, as long as there
-    are observations newer than those of the description before.
-    """
-
-    def __init__(self, after_ns: int, period_ns: int) -> None:
-        """Set the times; a period of 0 describes each region once."""
-        self._after_ns = after_ns
-        self._period_ns = period_ns
-        self._plans: dict[str, _Plan] = {}
-
-    def due(self, store: RegionStore, now_ns: int) -> list[str]:
-        """Return the ids that are due, and count them as asked."""
-        ids = store.ids()
-        for gone in self._plans.keys() - set(ids):
-            del self._plans[gone]
-        due = []
-        for region_id in ids:
-            plan = self._plans.get(region_id)
-            if plan is None:
-                plan = _Plan(store.first_ns(region_id) + self._after_ns)
-                self._plans[region_id] = plan
-            newest_ns = store.newest(region_id).given_ns
-            if plan.next_ns is None or now_ns < plan.next_ns:
-                continue
-            if plan.asked_ns is not None and newest_ns <= plan.asked_ns:
-                continue
-            plan.asked_ns = newest_ns
-            plan.next_ns = now_ns + self._period_ns if self._period_ns else None
-            due.append(region_id)
-        return due
-
-    def looked(self, region_id: str, newest_ns: int) -> None:
-        """Note how new the newest observation was when the description began."""
-        plan = self._plans.get(region_id)
-        if plan is not None and plan.asked_ns is not None:
-            plan.asked_ns = max(plan.asked_ns, newest_ns)
-
-    def reopen(self, region_id: str) -> None:
-        """Count a region as not asked: its description never ran."""
-        if region_id in self._plans:
-            self._plans[region_id] = _Plan(next_ns=0)
-
-    def forget(self, region_ids: Iterable[str]) -> None:
-        """Forget regions that were removed."""
-        for region_id in region_ids:
-            self._plans.pop(region_id, None)
-
-    def clear(self) -> None:
-        """Forget all regions."""
-        self._plans.clear()
-
-
 class Camera:
-    """Hold the state of one camera. Not thread-safe: the engine holds its lock."""
+    """Hold the state of one camera. Not thread-safe: the engine holds its lock.
+
+    Attributes:
+        ledger: Of following its regions; None when nothing does.
+    """
 
     def __init__(self, name: str, config: EngineConfig) -> None:
         """Start without frames and regions."""
@@ -106,7 +50,9 @@ class Camera:
             ttl_s=config.region_ttl_s,
             tolerance_s=config.stamp_tolerance_s,
             pending_s=config.pending_s,
+            on_given=self._given,
         )
+        self.ledger: Ledger | None = None
         self.plan = DescriptionPlan(
             round(config.describe_after_s * NS_PER_S), round(config.describe_period_s * NS_PER_S)
         )
@@ -157,6 +103,28 @@ class Camera:
                     seen[region_id] = one
         return seen
 
+    def invite(self, query: Query, binder: Binder) -> Guests | None:
+        """Let the regions that come with a query be followed; None when nothing follows.
+
+        Raises:
+            PixelReferError: As ``Binder.given``.
+        """
+        if self.ledger is None or not query.regions:
+            return None
+        start_ns, end_ns = binder.window(query)
+        given = [(region, binder.given(region, end_ns)) for region in query.regions]
+        return self.ledger.invite(given, FrameView(binder.view.between(start_ns, end_ns)))
+
+    def owes(self, query: Query, as_of_ns: int, guests: Guests | None) -> bool:
+        """Return whether what a query looks at is still to be tracked.
+
+        Args:
+            query: The query.
+            as_of_ns: The time it is about.
+            guests: The regions that come with it.
+        """
+        return self.ledger is not None and self.ledger.owes(wanted(query), as_of_ns, guests)
+
     def binder(self, frames_per_region: int) -> Binder:
         """Return what finds out what a query means, with the frames and regions of now."""
         return Binder(
@@ -175,10 +143,12 @@ class Camera:
         self.buffer.clear()
         self.store.remove()
         self.plan.clear()
+        if self.ledger is not None:
+            self.ledger.clear()
 
     def stats(self) -> CameraStats:
         """Return the counts and what is kept."""
-        return CameraStats(
+        stats = CameraStats(
             frames_in=self.frames_in,
             frames_kept=self.frames_kept,
             frames_dropped=self.frames_in - self.frames_kept,
@@ -189,6 +159,11 @@ class Camera:
             regions=len(self.store.ids()),
             regions_pending=len(self.store.pending_ids()),
         )
+        return stats if self.ledger is None else self.ledger.with_stats(stats)
+
+    def _given(self, region: Region, seen: Observation, life: int) -> None:
+        if self.ledger is not None:
+            self.ledger.given(region, seen, life)
 
 
 class Cameras:
@@ -197,6 +172,7 @@ class Cameras:
     def __init__(self, config: EngineConfig) -> None:
         """Make the cameras of the settings."""
         self._cameras = {name: Camera(name, config) for name in config.cameras}
+        self._max_regions = config.max_regions
 
     def find(self, name: str) -> Camera:
         """Return a camera by name.
@@ -221,6 +197,52 @@ class Cameras:
             PixelReferError: UNKNOWN_CAMERA.
         """
         return list(self._cameras.values()) if name is None else [self.find(name)]
+
+    def admit(self, frame: Frame) -> tuple[Camera, Frame]:
+        """Return the camera of a frame, and the frame under the name of that camera.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA; BAD_REQUEST when it is no (H, W, 3) uint8 picture.
+        """
+        camera = self.find(frame.camera)
+        shape = frame.image.shape
+        if len(shape) != 3 or shape[2] != 3 or not frame.image.size or frame.image.dtype != 'u1':
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                f'a frame is a (H, W, 3) uint8 picture, not {shape} {frame.image.dtype}',
+            )
+        if frame.camera != camera.name:
+            frame = replace(frame, camera=camera.name)
+        return camera, frame
+
+    def add_regions(
+        self, regions: Sequence[Region]
+    ) -> tuple[list[PixelReferError | None], list[str], list[Camera]]:
+        """Take in observations of regions; the engine's lock is held.
+
+        Returns:
+            One outcome per region as of ``Engine.add_regions``, what was forgotten for them, and
+            the cameras they are of.
+        """
+        outcomes: list[PixelReferError | None] = []
+        problems: list[str] = []
+        views: dict[Camera, FrameView] = {}
+        for region in regions:
+            try:
+                camera = self.find(region.camera)
+                if camera not in views:
+                    views[camera] = camera.buffer.view()
+                evicted = camera.store.add(replace(region, camera=camera.name), views[camera])
+            except PixelReferError as error:
+                outcomes.append(error)
+                continue
+            outcomes.append(None)
+            if evicted is not None:
+                problems.append(
+                    f"region '{evicted}' was forgotten to make room for '{region.region_id}':"
+                    f' {self._max_regions} are known'
+                )
+        return outcomes, problems, list(views)
 
     def of_query(self, query: Query) -> Camera:
         """Return the camera a query is about; the engine's lock is held.

@@ -17,6 +17,7 @@ from pixelrefer_ros.core.types import (
     Frame,
     PixelReferError,
     RegionClip,
+    TrackState,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.types import Query, Region
     from pixelrefer_ros.core.video_buffer import FrameView
+    from pixelrefer_ros.engine.guests import Guests
+
+_IN_SIGHT = (TrackState.NEW, TrackState.TRACKED, TrackState.REACQUIRED)
+_SURE = 0.5  # score
+_LARGE = 0.5  # part of the largest area
 
 _NAME = re.compile(r'\{([^{}]+)\}')
 
@@ -114,6 +120,31 @@ def look_back(
     return tuple(seen for seen in past if seen.stamp_ns >= end_ns - window_ns)
 
 
+def worth_showing(observations: Sequence[Observation]) -> Sequence[Observation]:
+    """Return the observations that show a region well; all when none does.
+
+    Given observations alone are all taken: whoever gives them chooses. Once a tracker added its
+    own, those are left out that it is unsure of or finds hidden, and those where the region
+    covers much less of the image than where it covers most. The last one stays, small or not:
+    it shows what the region's motion came to.
+    """
+    if not any(seen.tracked for seen in observations):
+        return observations
+    sure = [
+        seen
+        for seen in observations
+        if not seen.tracked or (seen.state in _IN_SIGHT and seen.score >= _SURE)
+    ]
+    parts = [seen.area / (seen.height * seen.width) for seen in sure]
+    largest = max(parts, default=0.0)
+    good = [
+        seen
+        for seen, part in zip(sure, parts, strict=True)
+        if part >= _LARGE * largest or seen is sure[-1]
+    ]
+    return good or observations
+
+
 def make_clip(
     camera: str,
     view: FrameView,
@@ -123,12 +154,13 @@ def make_clip(
 ) -> Clip:
     """Return a clip of some frames of each region, spread over time, the newest always in.
 
-    Several regions share frames where that keeps the spread.
+    Of a tracked region only frames that show it well are taken, when there are any. Several
+    regions share frames where that keeps the spread.
     """
     used: set[int] = set()
     chosen: list[Look] = []
     for look in looks:
-        by_stamp = {seen.stamp_ns: seen for seen in look.observations}
+        by_stamp = {seen.stamp_ns: seen for seen in worth_showing(look.observations)}
         stamps = spread(sorted(by_stamp), frames_per_region, prefer=used)
         used.update(stamps)
         chosen.append(Look(look.region_id, look.label, tuple(by_stamp[s] for s in stamps)))
@@ -136,7 +168,7 @@ def make_clip(
     return Clip(camera, frames, tuple(chosen), *window_ns)
 
 
-def _wanted(query: Query) -> tuple[str, ...]:
+def wanted(query: Query) -> tuple[str, ...]:
     """Return the ids a query speaks of; none means all of the camera."""
     given = (region.region_id for region in query.regions)
     return tuple(dict.fromkeys([*query.region_ids, *given, *names_in(query.text)]))
@@ -176,23 +208,37 @@ class Binder:
             return True
         known = set(self.store.ids())
         unseen = set(self.store.pending_ids()) - known
-        wanted = _wanted(query)
-        return bool(unseen & set(wanted)) if wanted else bool(unseen) and not known
+        ids = wanted(query)
+        return bool(unseen & set(ids)) if ids else bool(unseen) and not known
 
-    def clip(self, query: Query) -> Clip:
+    def clip(self, query: Query, guests: Guests | None = None) -> Clip:
         """Return what a query looks at, as far as the images are there.
+
+        Args:
+            query: The query.
+            guests: What a tracker saw of the regions that come with it.
 
         Raises:
             PixelReferError: NO_FRAMES, BAD_STAMP, UNKNOWN_REGION, BAD_REGION or BAD_REQUEST.
+        """
+        start_ns, end_ns = self.window(query)
+        looks = self._looks(query, end_ns, end_ns - start_ns, guests)
+        return make_clip(
+            self.camera, self.view, looks, self.frames_per_region, (start_ns, end_ns)
+        )
+
+    def window(self, query: Query) -> tuple[int, int]:
+        """Return the start and end of the time a query is about.
+
+        Raises:
+            PixelReferError: NO_FRAMES or BAD_STAMP.
         """
         newest_ns = self._newest_ns()
         self._check_stamps(query, newest_ns)
         # A time within the tolerance before the oldest image means that image.
         end_ns = max(min(query.stamp_ns or newest_ns, newest_ns), self.view.stamps_ns[0])
         window_ns = round(query.window_s * NS_PER_S) if query.window_s > 0 else self.window_ns
-        looks = self._looks(query, end_ns, window_ns)
-        window = (end_ns - window_ns, end_ns)
-        return make_clip(self.camera, self.view, looks, self.frames_per_region, window)
+        return end_ns - window_ns, end_ns
 
     def region_clip(self, region_id: str) -> Clip | None:
         """Return what a description of a known region looks at; None when its images are gone.
@@ -237,15 +283,17 @@ class Binder:
             if region.stamp_ns:
                 check_not_ahead(region.region_id, region.stamp_ns, newest_ns, self.pending_ns)
 
-    def _looks(self, query: Query, end_ns: int, window_ns: int) -> list[Look]:
-        wanted = _wanted(query)
+    def _looks(
+        self, query: Query, end_ns: int, window_ns: int, guests: Guests | None
+    ) -> list[Look]:
+        ids = wanted(query)
         given: dict[str, list[Region]] = {}
         for region in query.regions:
             given.setdefault(region.region_id, []).append(region)
-        if wanted:
+        if ids:
             return [
-                self._look(region_id, given, query.region_ids, end_ns, window_ns)
-                for region_id in wanted
+                self._look(region_id, given, query.region_ids, end_ns, window_ns, guests)
+                for region_id in ids
             ]
         looks = [
             Look(region_id, self.store.region(region_id).label, seen)
@@ -267,6 +315,7 @@ class Binder:
         listed: Sequence[str],
         end_ns: int,
         window_ns: int,
+        guests: Guests | None,
     ) -> Look:
         """Return what was seen of one region until the end of the window."""
         regions = given.get(region_id, [])
@@ -276,14 +325,20 @@ class Binder:
             known = self._known(region_id)
             seen = {one.stamp_ns: one for one in known if one.stamp_ns <= end_ns}
             label = label or self.store.region(region_id).label
+        if guests is not None:
+            for one in guests.tracked(region_id):
+                seen.setdefault(one.stamp_ns, one)
         for region in regions:
-            new = self._given(region, end_ns)
+            new = self.given(region, end_ns)
             old = seen.get(new.stamp_ns)
-            if old is None or new.offset_ns <= old.offset_ns:
+            if old is None or old.tracked or new.offset_ns <= old.offset_ns:
                 seen[new.stamp_ns] = new
         # A region that comes with the question may sit on a frame just after its time.
         ordered = sorted(seen.values(), key=lambda one: one.stamp_ns)
-        past = look_back(ordered, end_ns + (self.tolerance_ns if regions else 0), window_ns)
+        late_ns = self.tolerance_ns if regions else 0
+        if guests is not None:
+            window_ns += late_ns  # its first frame is not to be left out for that
+        past = look_back(ordered, end_ns + late_ns, window_ns)
         if not past:
             raise PixelReferError(
                 ErrorCode.BAD_STAMP,
@@ -309,8 +364,16 @@ class Binder:
             )
         return seen
 
-    def _given(self, region: Region, end_ns: int) -> Observation:
-        """Return what a region that comes with the question says about its frame."""
+    def given(self, region: Region, end_ns: int) -> Observation:
+        """Return what a region that comes with the question says about its frame.
+
+        Args:
+            region: The region; with stamp 0 it means the last image by the end.
+            end_ns: End of the window.
+
+        Raises:
+            PixelReferError: BAD_REGION, BAD_STAMP or NO_FRAMES.
+        """
         if not region.region_id:
             raise PixelReferError(ErrorCode.BAD_REGION, 'a region needs a region_id')
         frame = (

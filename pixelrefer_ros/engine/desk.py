@@ -73,7 +73,7 @@ class Desk:
         return waiting, running
 
     def enter(self, handle: QueryHandle, camera: Camera) -> Ticket[Job]:
-        """Queue a query, held back while an image it needs is still to come.
+        """Queue a query, held back while an image it needs is still to come or to be tracked.
 
         Raises:
             PixelReferError: NOT_ACTIVE, QUEUE_FULL, and those of ``Binder``.
@@ -84,14 +84,14 @@ class Desk:
             )
         query, now_s = handle.query, self._clock()
         deadline_s = query.deadline_s if query.deadline_s > 0 else self._config.deadline_s
-        binder = camera.binder(self._frames_per_region)
-        clip = None if binder.waits(query) else binder.clip(query)
+        job = QueryJob(camera.name, handle, None)
+        self._settle(job, camera, new=True)
         ticket, displaced = self._scheduler.put(
-            QueryJob(camera.name, handle, clip),
+            job,
             now_s=now_s,
             priority=query.priority,
             deadline_s=now_s + deadline_s,
-            held_until_s=-math.inf if clip else now_s + self._config.pending_s,
+            held_until_s=-math.inf if job.clip else now_s + self._config.pending_s,
         )
         if displaced is not None:
             self._on_dropped()
@@ -107,22 +107,56 @@ class Desk:
         )
 
     def bind_held(self, camera: Camera) -> list[tuple[Ticket[Job], PixelReferError]]:
-        """Settle the queries whose images have come; return those that came to nothing."""
+        """Settle the queries whose images have come and whose regions have been followed there.
+
+        Returns:
+            Those that came to nothing.
+        """
         failed: list[tuple[Ticket[Job], PixelReferError]] = []
         for ticket in self._scheduler.waiting():
             job = ticket.payload
             if not isinstance(job, QueryJob) or job.clip or job.camera != camera.name:
                 continue
             try:
-                binder = camera.binder(self._frames_per_region)
-                if not binder.waits(job.handle.query):
-                    job.clip = binder.clip(job.handle.query)
+                self._settle(job, camera, new=False)
+                if job.clip is not None:
                     self._scheduler.release(ticket)
             except PixelReferError as error:
                 is_it = partial(operator.is_, ticket)
                 removed = self._scheduler.cancel(is_it, error.code, str(error))
                 failed += [(one, error) for one in removed]
         return failed
+
+    def _settle(self, job: QueryJob, camera: Camera, *, new: bool) -> None:
+        """Settle what a query looks at, unless that is still to come or to be tracked.
+
+        Args:
+            job: Of the query.
+            camera: It is about.
+            new: Find out now whether it can be answered, even if it has to wait.
+
+        Raises:
+            PixelReferError: It cannot be answered.
+        """
+        binder = camera.binder(self._frames_per_region)
+        if binder.waits(job.settled()):
+            return
+        job.as_of_ns = job.as_of_ns or camera.newest_ns() or 0
+        query = job.settled()
+        if job.guests is None:
+            job.guests = camera.invite(query, binder)
+        owed = camera.owes(query, query.stamp_ns, job.guests)
+        if owed and not new:
+            return
+        try:
+            clip = binder.clip(query, job.guests)
+        except PixelReferError as error:
+            # The tracker may still find the region where the question is about.
+            if not owed or error.code != ErrorCode.BAD_STAMP:
+                job.leave_guests()
+                raise
+        else:
+            job.clip = None if owed else clip
 
     def queue_due(self, camera: Camera) -> None:
         """Queue the descriptions that are due."""
@@ -167,7 +201,8 @@ class Desk:
         binder = camera.binder(self._frames_per_region)
         if isinstance(job, QueryJob):
             if job.clip is None:
-                job.clip = binder.clip(job.handle.query)
+                job.clip = binder.clip(job.settled(), job.guests)
+                job.leave_guests()
             return job.clip
         clip = binder.region_clip(job.region_id)
         if clip is not None:

@@ -5,26 +5,27 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.scheduler import Scheduler
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError
 from pixelrefer_ros.engine.cameras import Cameras
 from pixelrefer_ros.engine.desk import Desk
+from pixelrefer_ros.engine.following import Following
 from pixelrefer_ros.engine.jobs import check_task, failed_answer
 from pixelrefer_ros.engine.outbox import Outbox
 from pixelrefer_ros.engine.runner import Runner
-from pixelrefer_ros.engine.types import EngineStats, QueryHandle
+from pixelrefer_ros.engine.statistics import collect
+from pixelrefer_ros.engine.types import QueryHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Ticket
+    from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import (
         Answer,
         Description,
@@ -32,27 +33,31 @@ if TYPE_CHECKING:
         Mask,
         Query,
         Region,
+        Track,
     )
-    from pixelrefer_ros.core.video_buffer import FrameView
     from pixelrefer_ros.engine.cameras import Camera
     from pixelrefer_ros.engine.clips import Clip
     from pixelrefer_ros.engine.jobs import Job
-    from pixelrefer_ros.engine.types import EngineConfig
+    from pixelrefer_ros.engine.types import EngineConfig, EngineStats
 
 _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Keep the video, describe regions as they come, and answer queries.
+    """Keep the video, follow and describe regions as they come, and answer queries.
 
-    Inputs may come from any thread and return quickly. The model runs in one thread: the
-    worker between ``start`` and ``stop`` (live), or the caller of ``step`` (lock-step). With a
-    clock that follows the bag and ``record_timings=False``, equal inputs and steps give equal
-    results.
+    Inputs may come from any thread and return quickly. The model runs in one thread and the
+    trackers in another between ``start`` and ``stop`` (live), or both in that of the caller of
+    ``step`` (lock-step). With a clock that follows the bag and ``record_timings=False``, equal
+    inputs and steps give equal results.
 
     Every submitted query gets exactly one answer. Callbacks are called without locks held,
-    from the worker or from the thread whose call ended the query; what they raise is reported
-    through ``on_problem``.
+    from those threads or from the thread whose call ended the query; what they raise is
+    reported through ``on_problem``.
+
+    With a tracker a region is followed from where it was given: forward until it is removed or
+    was not seen for its time to live, and back to the start of the window. What the tracker
+    sees counts as if it had been given for those frames; what is given again corrects it.
 
     The time of a camera is the stamp of its newest kept frame, so that it makes no difference
     whether frames that ``wants`` refuses are offered or not.
@@ -65,6 +70,8 @@ class Engine:
         *,
         on_description: Callable[[Description], None],
         on_answer: Callable[[Answer], None],
+        make_tracker: Callable[[], RegionTracker] | None = None,
+        on_tracks: Callable[[Frame, tuple[Track, ...]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_problem: Callable[[str], None] = _log.warning,
     ) -> None:
@@ -76,6 +83,12 @@ class Engine:
             on_description: Gets every description.
             on_answer: Gets the answers to queries submitted without an ``on_answer`` of their
                 own.
+            make_tracker: Makes what follows the regions of one camera; called again when one
+                has failed. None: regions are only where they are given.
+            on_tracks: Gets every kept frame of a camera once the tracker has been through it,
+                with the tracks of the regions it follows in the order they came. When regions
+                are given for that frame or catch up with it later, it comes again. Frames may
+                be left out live when the tracker is too slow.
             clock: Steady seconds, for deadlines and timings.
             on_problem: Gets a sentence about everything that was dropped or failed.
         """
@@ -96,8 +109,23 @@ class Engine:
             clock,
             self._outbox.count_dropped,
         )
+        self._following = Following(
+            self._cameras.choose(None),
+            make_tracker,
+            self._lock,
+            self._outbox,
+            round(config.window_s * NS_PER_S),
+            on_tracks,
+            self._tracked,
+        )
         self._runner = Runner(
-            describer, config, self._scheduler, self._outbox, clock, self._prepare
+            describer,
+            config,
+            self._scheduler,
+            self._outbox,
+            clock,
+            self._prepare,
+            self._following.catch_up,
         )
 
     # Frames and regions
@@ -113,15 +141,7 @@ class Engine:
         Raises:
             PixelReferError: UNKNOWN_CAMERA; BAD_REQUEST when it is no (H, W, 3) uint8 picture.
         """
-        camera = self._cameras.find(frame.camera)
-        shape = frame.image.shape
-        if len(shape) != 3 or shape[2] != 3 or not frame.image.size or frame.image.dtype != 'u1':
-            raise PixelReferError(
-                ErrorCode.BAD_REQUEST,
-                f'a frame is a (H, W, 3) uint8 picture, not {shape} {frame.image.dtype}',
-            )
-        if frame.camera != camera.name:
-            frame = replace(frame, camera=camera.name)
+        camera, frame = self._cameras.admit(frame)
         jumped = f"the time of camera '{camera.name}' jumped back"
         ended: list[Ticket[Job]] = []
         unbound: list[tuple[Ticket[Job], PixelReferError]] = []
@@ -135,12 +155,12 @@ class Engine:
             if kept:
                 unbound = self._desk.bind_held(camera)
                 self._desk.queue_due(camera)
+        self._following.wake()
         if went_back:
             self._outbox.problem(f'{jumped}: its frames and regions are forgotten')
         self._outbox.problem(*problems)
         self._outbox.fail(ended, ErrorCode.CLOCK_JUMP, jumped)
-        for ticket, error in unbound:
-            self._outbox.fail([ticket], error.code, str(error))
+        self._outbox.refuse(unbound)
         return kept
 
     def wants(self, camera: str, stamp_ns: int) -> bool:
@@ -162,29 +182,11 @@ class Engine:
             One outcome per region, in order: None when it was taken in or waits for its image,
             else why not.
         """
-        outcomes: list[PixelReferError | None] = []
-        problems: list[str] = []
         with self._lock:
-            views: dict[Camera, FrameView] = {}
-            for region in regions:
-                try:
-                    camera = self._cameras.find(region.camera)
-                    if camera not in views:
-                        views[camera] = camera.buffer.view()
-                    evicted = camera.store.add(
-                        replace(region, camera=camera.name), views[camera]
-                    )
-                except PixelReferError as error:
-                    outcomes.append(error)
-                    continue
-                outcomes.append(None)
-                if evicted is not None:
-                    problems.append(
-                        f"region '{evicted}' was forgotten to make room for '{region.region_id}':"
-                        f' {self._config.max_regions} are known'
-                    )
-            for camera in views:
+            outcomes, problems, cameras = self._cameras.add_regions(regions)
+            for camera in cameras:
                 self._desk.queue_due(camera)
+        self._following.wake()
         self._outbox.problem(*problems)
         return outcomes
 
@@ -225,6 +227,18 @@ class Engine:
         with self._lock:
             return [state.store.region(i) for state in cameras for i in state.store.ids()]
 
+    def tracks(self, camera: str) -> tuple[Track, ...]:
+        """Return where the regions of a camera are in the frame the tracker has come to.
+
+        None of a region that is not followed, or still being caught up with.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        state = self._cameras.find(camera)
+        with self._lock:
+            return () if state.ledger is None else state.ledger.tracks()
+
     def snapshot(self, camera: str) -> Frame | None:
         """Return the newest kept frame of a camera; None before any.
 
@@ -264,7 +278,8 @@ class Engine:
         """Take in a query; it gets exactly one answer, errors included.
 
         What it looks at is settled now, or as soon as the images have come that it or its
-        regions are ahead of; it waits for them ``pending_s`` at most.
+        regions are ahead of, and the tracker has been through those up to its time; it waits
+        for them ``pending_s`` at most.
 
         Args:
             query: The query.
@@ -283,6 +298,7 @@ class Engine:
         except PixelReferError as error:
             self._outbox.answer(handle, failed_answer(query, camera, error.code, str(error)))
             return handle
+        self._following.wake()
         self._outbox.progress(handle, 'queued', '', self._scheduler.position(ticket))
         return handle
 
@@ -311,14 +327,17 @@ class Engine:
     # Running
 
     def start(self) -> None:
-        """Start the worker thread.
+        """Start the threads.
 
         Raises:
-            RuntimeError: It runs already, or a job of the time before the last ``stop`` has
-                still not come back from the model.
+            RuntimeError: They run already, or a job or frame of the time before the last
+                ``stop`` has still not come back from the model or the tracker.
         """
         with self._lock:
+            if self._following.alive:
+                raise RuntimeError('the tracker still runs; stop it and wait for it to end')
             self._runner.start()
+            self._following.start()
             self._desk.open()
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -338,12 +357,16 @@ class Engine:
             self._outbox.problem(f'the running job did not stop within {timeout_s:g} s')
             if running is not None:
                 self._outbox.fail([running], ErrorCode.CANCELED, message)
+        if not self._following.stop(timeout_s):
+            self._outbox.problem(f'the tracker did not stop within {timeout_s:g} s')
 
     def step(self) -> bool:
-        """Run the job that is next, in the caller's thread; return False when none is due.
+        """Follow the regions, then run the job that is next; return False when none is due.
+
+        All in the caller's thread.
 
         Raises:
-            RuntimeError: The worker runs, or this is called from within a job.
+            RuntimeError: The threads run, or this is called from within a job.
         """
         return self._runner.step()
 
@@ -362,23 +385,9 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return the counts, and the state of the queue."""
-        waiting = self._scheduler.waiting()
-        oldest_s = min((ticket.entered_s for ticket in waiting), default=math.inf)
-        done, dropped, failed = self._outbox.counts()
-        p50_ms, p95_ms = self._outbox.latency_ms(0.50, 0.95)
         with self._lock:
             cameras = {one.name: one.stats() for one in self._cameras.choose(None)}
-        return EngineStats(
-            cameras=cameras,
-            queue_depth=len(waiting),
-            oldest_wait_s=max(0.0, self._clock() - oldest_s),
-            busy=self._scheduler.running is not None,
-            jobs_done=done,
-            jobs_dropped=dropped,
-            jobs_failed=failed,
-            latency_p50_ms=p50_ms,
-            latency_p95_ms=p95_ms,
-        )
+        return collect(cameras, self._scheduler, self._outbox, self._clock())
 
     # Called back by the parts
 
@@ -389,3 +398,9 @@ class Engine:
     def _prepare(self, job: Job) -> Clip | None:
         with self._lock:
             return self._desk.prepare(job)
+
+    def _tracked(self, camera: Camera) -> None:
+        with self._lock:
+            unbound = self._desk.bind_held(camera)
+            self._desk.queue_due(camera)
+        self._outbox.refuse(unbound)

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import math
-import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import (
@@ -21,6 +20,7 @@ from pixelrefer_ros.core.types import (
     Utterance,
 )
 from pixelrefer_ros.engine.clips import without_names
+from pixelrefer_ros.engine.faults import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,16 +28,37 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Ticket
     from pixelrefer_ros.engine.clips import Clip, Look
+    from pixelrefer_ros.engine.guests import Guests
     from pixelrefer_ros.engine.types import QueryHandle
 
 
 @dataclass(slots=True)
 class QueryJob:
-    """Answer a query; the clip is None while an image it needs is still to come."""
+    """Answer a query.
+
+    Attributes:
+        camera: Name of the camera it is about.
+        handle: The query.
+        clip: What it looks at; None while an image it needs is still to come or to be tracked.
+        as_of_ns: Newest image when it only waits for the tracker; else 0.
+        guests: What is seen of the regions that came with it; None while they are not followed.
+    """
 
     camera: str
     handle: QueryHandle
     clip: Clip | None
+    as_of_ns: int = 0
+    guests: Guests | None = None
+
+    def settled(self) -> Query:
+        """Return the query with the time it is about, when that is settled."""
+        query = self.handle.query
+        return replace(query, stamp_ns=query.stamp_ns or self.as_of_ns)
+
+    def leave_guests(self) -> None:
+        """Let the regions that came with it be followed no more."""
+        if self.guests is not None:
+            self.guests.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +133,14 @@ def classify(error: BaseException) -> tuple[ErrorCode, str]:
     """Return the code and words for anything a describer raised."""
     if isinstance(error, PixelReferError):
         return error.code, str(error)
-    kind = type(error).__name__
-    text = f'{kind}: {error}'
     # By name, because the engine runs without torch.
-    out_of_memory = isinstance(error, MemoryError) or kind == 'OutOfMemoryError'
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'
     if out_of_memory or 'out of memory' in str(error).lower():
         return (
             ErrorCode.OUT_OF_MEMORY,
-            f'the model ran out of memory; ask about fewer regions or frames ({text})',
+            f'the model ran out of memory; ask about fewer regions or frames ({words(error)})',
         )
-    frames = traceback.extract_tb(error.__traceback__)
-    if frames:
-        text += f' (at {frames[-1].filename}:{frames[-1].lineno})'
-    return ErrorCode.MODEL_ERROR, f'the model failed: {text}'
+    return ErrorCode.MODEL_ERROR, f'the model failed: {words(error)}'
 
 
 def run_query(
@@ -246,7 +262,7 @@ def make_answer(
 
 
 def _evidence(clip: Clip, look: Look) -> Evidence:
-    """Return where a region was seen; the score is 1 because it was given, not found."""
+    """Return where a region was seen; the score is 1 where it was given."""
     newest = look.observations[-1]
     frame_id = next(f.frame_id for f in clip.frames if f.stamp_ns == newest.stamp_ns)
     track = tuple(seen.mask for seen in look.observations)
@@ -257,19 +273,23 @@ def _evidence(clip: Clip, look: Look) -> Evidence:
         frame_id=frame_id,
         box=newest.box,
         mask=track[-1],
-        score=1.0,
+        score=newest.score,
         track_stamps_ns=tuple(seen.stamp_ns for seen in look.observations),
         track_masks=track,
     )
 
 
-def make_timings(entered_s: float, started_s: float, ended_s: float, said: Utterance) -> Timings:
-    """Return where the time went."""
+def make_timings(
+    entered_s: float, started_s: float, ended_s: float, said: Utterance, clip: Clip
+) -> Timings:
+    """Return where the time went; tracking is that of the regions in the frames used."""
+    seen = [one for look in clip.looks for one in look.observations]
     return Timings(
         queue_s=max(0.0, started_s - entered_s),
         preprocess_s=said.preprocess_s,
         vision_s=said.vision_s,
         language_s=said.language_s,
+        tracking_s=sum(one.tracking_s for one in seen),
         total_s=max(0.0, ended_s - entered_s),
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pixelrefer_ros.core.scheduler import Ticket
-    from pixelrefer_ros.core.types import Answer, Description
+    from pixelrefer_ros.core.types import Answer, Description, PixelReferError
     from pixelrefer_ros.engine.jobs import Job
     from pixelrefer_ros.engine.types import QueryHandle
 
@@ -66,6 +66,11 @@ class Outbox:
             if isinstance(job, QueryJob):
                 query = job.handle.query
                 self.answer(job.handle, failed_answer(query, job.camera, code, message))
+
+    def refuse(self, unbound: Iterable[tuple[Ticket[Job], PixelReferError]]) -> None:
+        """Answer queries that came to nothing with what is wrong with them."""
+        for ticket, error in unbound:
+            self.fail([ticket], error.code, str(error))
 
     def progress(self, handle: QueryHandle, stage: str, text: str, position: int) -> None:
         """Tell how far a query is, if somebody listens and it has no answer yet."""

@@ -51,6 +51,7 @@ class Runner:
         outbox: Outbox,
         clock: Callable[[], float],
         prepare: Callable[[Job], Clip | None],
+        before_step: Callable[[], None],
     ) -> None:
         """Join the parts; nothing runs yet.
 
@@ -61,6 +62,7 @@ class Runner:
             outbox: Where the results go.
             clock: Steady seconds.
             prepare: Returns what a job looks at; None drops it. Raises PixelReferError.
+            before_step: Called by ``step`` before it takes a job.
         """
         self._describer = describer
         self._config = config
@@ -68,6 +70,7 @@ class Runner:
         self._outbox = outbox
         self._clock = clock
         self._prepare = prepare
+        self._before_step = before_step
         self._model = threading.Lock()
         self._quit = threading.Event()
         self._worker: threading.Thread | None = None
@@ -110,6 +113,7 @@ class Runner:
         if not self._model.acquire(blocking=False):
             raise RuntimeError('a step is under way already')
         try:
+            self._before_step()
             return self._step()
         finally:
             self._model.release()
@@ -172,7 +176,7 @@ class Runner:
             )
             failure = _failure(stopper, ticket, said)
             if failure is None:
-                timings, total_s = self._timings(ticket, started_s, said)
+                timings, total_s = self._timings(ticket, started_s, said, clip)
                 answer = make_answer(handle.query, clip, said, timings, self._describer.name)
                 self._outbox.answer(handle, answer, total_s)
                 return
@@ -196,7 +200,7 @@ class Runner:
             said = run_describe(self._describer, clip, '', stopper)
             failure = _failure(stopper, ticket, said)
             if failure is None:
-                timings, total_s = self._timings(ticket, started_s, said)
+                timings, total_s = self._timings(ticket, started_s, said, clip)
                 description = make_description(clip, said, timings, self._describer.name)
                 self._outbox.description(description, total_s)
                 return
@@ -207,10 +211,10 @@ class Runner:
             self._outbox.problem(f"describing region '{job.region_id}' failed: {failure[1]}")
 
     def _timings(
-        self, ticket: Ticket[Job], started_s: float, said: Utterance
+        self, ticket: Ticket[Job], started_s: float, said: Utterance, clip: Clip
     ) -> tuple[Timings, float]:
         """Return the timings to publish, and the total for the statistics."""
-        timings = make_timings(ticket.entered_s, started_s, self._clock(), said)
+        timings = make_timings(ticket.entered_s, started_s, self._clock(), said, clip)
         return timings if self._config.record_timings else Timings(), timings.total_s
 
 

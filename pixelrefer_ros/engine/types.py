@@ -36,13 +36,13 @@ class EngineConfig:
         describe_enabled: Whether regions are described unasked.
         describe_after_s: How long a new region is watched before its first description.
         describe_period_s: Time between descriptions of a region; 0 describes it once.
-        region_ttl_s: How long a region is known after its newest observation.
+        region_ttl_s: How long a region is known after it was given or seen last.
         max_regions: Regions known at a time, per camera.
         queue_size: Jobs that may wait.
         deadline_s: How long a query may take when it does not say, and a description may run.
         stamp_tolerance_s: How far the stamp of a region may be from that of a kept frame.
         pending_s: How far ahead of the newest frame a region or query may be, and how long a
-            query waits for that frame.
+            query waits for that frame, and for the tracker.
         record_timings: False leaves all timings of the results 0, so that two replays of one
             bag give the same bytes.
 
@@ -100,6 +100,10 @@ class CameraStats:
         buffer_mib: Their size.
         regions: Regions known.
         regions_pending: Observations that wait for their image.
+        frames_tracked: Frames in which regions were followed.
+        tracking_lag_frames: Kept frames the tracker has not come to yet.
+        tracking_ms_p50: Median time the tracker took for one of the last 256 frames, all of its
+            regions together.
     """
 
     frames_in: int = 0
@@ -111,6 +115,9 @@ class CameraStats:
     buffer_mib: float = 0.0
     regions: int = 0
     regions_pending: int = 0
+    frames_tracked: int = 0
+    tracking_lag_frames: int = 0
+    tracking_ms_p50: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ clock and so falls silent with a paused bag; this one is driven by the steady cl
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import QoSProfile
+
+from pixelrefer_ros.core.types import TrackState
 
 try:
     from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -18,12 +21,15 @@ except ImportError:  # the node works without; only /diagnostics is missing
     DiagnosticArray = None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rclpy.node import Node
 
-    from pixelrefer_ros.engine import EngineStats
+    from pixelrefer_ros.core.types import Track
+    from pixelrefer_ros.engine import CameraStats, EngineStats
     from pixelrefer_ros.node.camera import CameraReport
+
+_BEHIND_WARN = 10  # images
 
 
 class Diagnostics:
@@ -46,6 +52,7 @@ class Diagnostics:
         model: Mapping[str, str],
         cameras: Mapping[str, CameraReport],
         stats: EngineStats | None,
+        tracks: Mapping[str, Sequence[Track]],
         problems: tuple[int, str],
         no_image_warn_s: float,
     ) -> None:
@@ -53,9 +60,10 @@ class Diagnostics:
 
         Args:
             state: Lifecycle state.
-            model: What is known of the model: name, device, why it failed to load.
+            model: What is known of the model: name, device, tracker, why it failed to load.
             cameras: How the inputs do, by camera name.
             stats: The engine's; None while the node is not active.
+            tracks: The newest of each camera; empty when nothing follows the regions.
             problems: How many things were given up since activation, and why the last was.
             no_image_warn_s: When a silent camera is worth a warning; 0 for never.
         """
@@ -67,6 +75,10 @@ class Diagnostics:
         for name, report in cameras.items():
             array.status.append(self._camera(name, report, stats, no_image_warn_s))
         if stats is not None:
+            for name, newest in tracks.items():
+                array.status.append(
+                    self._tracking(name, newest, stats.cameras[name], model.get('tracker', ''))
+                )
             array.status.append(self._queue(stats, problems))
         self._publisher.publish(array)
 
@@ -121,6 +133,20 @@ class Diagnostics:
             }
         return self._status(f'camera {name}'.strip(), level, message, values)
 
+    def _tracking(
+        self, name: str, tracks: Sequence[Track], stats: CameraStats, tracker: str
+    ) -> Any:
+        counts = Counter(track.state for track in tracks)
+        level, message = judge_tracking(stats, counts)
+        values = {
+            'tracker': tracker,
+            'images tracked': stats.frames_tracked,
+            'images behind': stats.tracking_lag_frames,
+            'time per image p50 [ms]': f'{stats.tracking_ms_p50:.1f}',
+            **{state.name.lower(): counts[state] for state in TrackState},
+        }
+        return self._status(f'tracking {name}'.strip(), level, message, values)
+
     def _queue(self, stats: EngineStats, problems: tuple[int, str]) -> Any:
         count, last = problems
         return self._status(
@@ -140,6 +166,18 @@ class Diagnostics:
                 'last problem': last,
             },
         )
+
+
+def judge_tracking(stats: CameraStats, counts: Mapping[TrackState, int]) -> tuple[bytes, str]:
+    """Return the diagnostic level of a camera's tracker and the reason in plain words."""
+    if stats.tracking_lag_frames >= _BEHIND_WARN:
+        return DiagnosticStatus.WARN, (
+            f'{stats.tracking_lag_frames} images behind, at {stats.tracking_ms_p50:.0f} ms per '
+            'image: lower keep_rate_hz, give fewer regions, or choose another tracking.backend'
+        )
+    states = ', '.join(f'{counts[state]} {state.name.lower()}'
+                       for state in TrackState if counts[state])
+    return DiagnosticStatus.OK, states or 'no regions to follow'
 
 
 def judge_camera(report: CameraReport, warn_s: float) -> tuple[bytes, str]:

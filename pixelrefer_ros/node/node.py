@@ -35,6 +35,7 @@ from pixelrefer_ros.node.outputs import Outputs
 from pixelrefer_ros.node.parameters import check_changes, declare_parameters, read_parameters
 from pixelrefer_ros.node.requests import Ids, RegionServices
 from pixelrefer_ros.node.session import Session
+from pixelrefer_ros.tracking.registry import tracker_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,14 +43,17 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleState
 
     from pixelrefer_ros.core.describer import RegionDescriber
+    from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import Answer, Query
     from pixelrefer_ros.engine import Engine, QueryHandle
     from pixelrefer_ros.node.parameters import NodeParameters
 
     DescriberFactory = Callable[[NodeParameters], RegionDescriber]
+    MakeTracker = Callable[[], RegionTracker]
 
 _WATCH_PERIOD_S = 0.5
 _WARM_UP_SIDE = 64  # pixels
+_SWITCH_INTERVAL_S = 2e-4
 
 
 def load_describer(parameters: NodeParameters) -> RegionDescriber:
@@ -101,6 +105,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         self._keep_refused_transitions_from_ending_the_node()
         self._describer_factory = describer_factory
         self._describer: RegionDescriber | None = None
+        self._make_tracker: MakeTracker | None = None
         self._outputs: Outputs | None = None
         self._session: Session | None = None
         self._model: dict[str, str] = {}
@@ -128,10 +133,20 @@ class PixelReferNode(LifecycleNodeMixin, Node):
     # Transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, load the model and create the publishers."""
+        """Check the parameters, load model and tracker and create the publishers."""
         try:
             parameters = read_parameters(self)
-            self._model = {'name': parameters.model_name, 'device': parameters.model_device}
+            self._model = {
+                'name': parameters.model_name,
+                'device': parameters.model_device,
+                'tracker': parameters.tracking_backend,
+            }
+            self._make_tracker = tracker_factory(
+                parameters.tracking_backend,
+                model=parameters.tracking_model,
+                class_name=parameters.tracking_class_name,
+                device=parameters.tracking_device,
+            )
             self.get_logger().info(f'loading model {parameters.model_name!r} ...')
             self._describer = self._describer_factory(parameters)
             self._model['name'] = self._describer.name
@@ -148,7 +163,12 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         result = super().on_activate(state)  # first: the engine may speak at once
         try:
             self._session = Session(
-                self, read_parameters(self), self._describer, self._outputs, self._next_id
+                self,
+                read_parameters(self),
+                self._describer,
+                self._make_tracker,
+                self._outputs,
+                self._next_id,
             )
         except Exception as error:
             super().on_deactivate(state)
@@ -203,6 +223,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
 
     def _free_model(self) -> None:
         self._describer = None
+        self._make_tracker = None
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -280,6 +301,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
                 self._model,
                 {camera.camera: camera.report() for camera in session.cameras} if session else {},
                 session.engine.stats() if session else None,
+                session.tracks() if session else {},
                 session.problems() if session else (0, ''),
                 self.get_parameter('no_image_warn_s').value,
             )
@@ -314,6 +336,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 when the executor failed.
     """
+    # A thread that comes back from a torch or OpenCV call waits this long for its turn. Models and
+    # trackers make thousands of short calls, and at Python's 5 ms would starve one another.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     done = threading.Event()
     failure: list[Exception] = []
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,10 +1,14 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Show regions on kept frames: the annotated image, the label image and the tracks.
+"""Show where the regions are: the tracks, the label image and the annotated image.
 
-A thread of its own draws, so that neither the executor nor the model waits. A frame is shown a
-moment after it came, because a detector's regions for it come after it; regions that come later
-still are shown again with the frame they belong to. Nothing is drawn that nobody subscribes to.
+Tracks come from the engine, frame by frame as its tracker goes on, and are published at once. They
+come again with every region that is started in the same frame; those are published together.
+Where nothing follows the regions, tracks are those that were given: a frame is looked at a moment
+after it came, because a detector's regions for it come after it, and again when more come later.
+
+A thread of its own draws, so that neither the executor nor the tracker nor the model waits; when
+it falls behind, the oldest frame is not drawn. Nothing is drawn that nobody subscribes to.
 """
 
 from __future__ import annotations
@@ -19,29 +23,47 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from pixelrefer_ros.core import masks as core_masks
-from pixelrefer_ros.core.types import NS_PER_S, Box, Track, TrackState
-from pixelrefer_ros.imaging import Overlay, Palette, draw_overlays
+from pixelrefer_ros.drawing import Palette, draw_overlays, track_overlay
 from pixelrefer_ros.node import outputs as out
 from pixelrefer_ros.node.conversions import ns_to_stamp
+from pixelrefer_ros.node.given import GivenTracks
 from pixelrefer_ros.node.images import fill_image
-from pixelrefer_ros.node.results import tracks_to_msg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from pixelrefer_ros.core.types import Description, Frame, Mask, Region
+    from pixelrefer_ros.core.types import Box, Description, Frame, Track
     from pixelrefer_ros.engine import Engine
     from pixelrefer_ros.node.outputs import Outputs
 
-_SETTLE_S = 0.1  # how long a frame waits for its regions
+_SETTLE_S = 0.1  # how long a frame waits for the regions given for it
 _COALESCE_S = 0.02  # regions of one image may come in one message each
+_AGAIN_S = 0.05  # starting one region in a tracker takes less
 _WAITING_MAX = 8  # frames; the oldest gives way
 _RECENT_MAX = 4  # shown frames that late regions are looked for on
-_WORDS_MAX = 72  # characters of a label
+_WORDS_MAX = 256  # regions of a camera whose words are remembered
 
-_TOPICS = (out.IMAGE_ANNOTATED, out.LABEL_IMAGE, out.TRACKS)
+_PICTURES = (out.IMAGE_ANNOTATED, out.LABEL_IMAGE)
+_TRACKS = (out.TRACKS, out.DETECTIONS_TRACKED)
+
+
+@dataclass
+class _Waiting:
+    """Hold a frame that is shown when it is due.
+
+    Attributes:
+        due_s: Steady seconds.
+        frame: The frame.
+        tracks: Its tracks, if they are known already.
+        again: Whether these tracks have come since those of the frame were published.
+    """
+
+    due_s: float
+    frame: Frame
+    tracks: tuple[Track, ...]
+    again: bool
 
 
 @dataclass
@@ -52,57 +74,72 @@ class _Shown:
 
 @dataclass
 class _Easel:
-    """Hold the frames of one camera that wait or were shown lately, and what was said."""
+    """Hold the frames of one camera that wait or were shown lately, and what was said.
 
-    waiting: deque[tuple[float, Frame]] = field(
-        default_factory=lambda: deque(maxlen=_WAITING_MAX)
-    )
+    Attributes:
+        given: Makes tracks of what was given; None when a tracker makes them.
+        waiting: Frames to be shown, in their order.
+        recent: Frames shown lately, where ``given`` makes the tracks.
+        late_s: When to look at those again.
+        words: The newest words of each region.
+        boxes: Where each region was when it was last seen.
+    """
+
+    given: GivenTracks | None
+    waiting: deque[_Waiting] = field(default_factory=lambda: deque(maxlen=_WAITING_MAX))
     recent: deque[_Shown] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
     late_s: float | None = None
-    first_ns: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
+    boxes: dict[str, Box] = field(default_factory=dict)
 
 
 class Painter:
-    """Draw and publish in a thread, until stopped."""
+    """Publish tracks, and draw in a thread, until stopped."""
 
     def __init__(
         self,
         engine: Engine,
         outputs: Outputs,
         on_problem: Callable[[str], None],
+        *,
+        tracking: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread.
 
         Args:
-            engine: Asked for the regions of a frame.
-            outputs: Where the pictures go.
+            engine: Asked for the regions of a frame, when it does not follow them.
+            outputs: Where tracks and pictures go.
             on_problem: Called with text when something cannot be drawn.
+            tracking: Whether the engine follows regions and calls ``tracked``.
             clock: Steady seconds.
         """
         self._engine = engine
         self._outputs = outputs
         self._on_problem = on_problem
+        self._tracking = tracking
         self._clock = clock
         self._palette = Palette()
         self._easels: dict[str, _Easel] = {}
+        self._newest_ns: dict[str, int] = {}
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='painter', daemon=True)
         self._thread.start()
 
+    def tracked(self, frame: Frame, tracks: tuple[Track, ...]) -> None:
+        """Publish the tracks of a frame, and draw them soon, if anybody watches."""
+        again = self._newest_ns.get(frame.camera) == frame.stamp_ns
+        if not again:
+            self._outputs.tracks(frame, tracks)
+        if any(map(self._outputs.watched, (*_PICTURES, *_TRACKS))):
+            due_s = self._clock() + (_AGAIN_S if again else 0.0)
+            self._put(_Waiting(due_s, frame, tracks, again))
+
     def frame(self, frame: Frame) -> None:
-        """Show a kept frame soon, if anybody watches."""
-        if not self._watched():
-            return
-        with self._wake:
-            easel = self._easel(frame.camera)
-            if easel.recent and easel.recent[-1].frame.stamp_ns >= frame.stamp_ns:
-                # time went back: what was shown belongs to another run
-                self._easels[frame.camera] = easel = _Easel(words=easel.words)
-            easel.waiting.append((self._clock() + _SETTLE_S, frame))
-            self._wake.notify()
+        """Show a kept frame soon, if anybody watches; with a tracker ``tracked`` does it."""
+        if not self._tracking and any(map(self._outputs.watched, (*_PICTURES, *_TRACKS))):
+            self._put(_Waiting(self._clock() + _SETTLE_S, frame, (), again=False))
 
     def regions_changed(self) -> None:
         """Look again at the frames shown lately."""
@@ -115,7 +152,11 @@ class Painter:
     def described(self, description: Description) -> None:
         """Remember the newest words of a region."""
         with self._wake:
-            self._easel(description.camera).words[description.region_id] = description.text
+            words = self._easel(description.camera).words
+            words.pop(description.region_id, None)  # the newest go last
+            words[description.region_id] = description.text
+            if len(words) > _WORDS_MAX:
+                del words[next(iter(words))]
 
     def stop(self) -> None:
         """Stop the thread; frames that wait are not shown."""
@@ -124,11 +165,24 @@ class Painter:
             self._wake.notify()
         self._thread.join()
 
-    def _watched(self) -> bool:
-        return any(self._outputs.watched(topic) for topic in _TOPICS)
+    def _put(self, one: _Waiting) -> None:
+        camera, stamp_ns = one.frame.camera, one.frame.stamp_ns
+        with self._wake:
+            if self._newest_ns.get(camera, 0) > stamp_ns:
+                # time went back: what was shown belongs to another run
+                self._easels.pop(camera, None)
+            self._newest_ns[camera] = stamp_ns
+            waiting = self._easel(camera).waiting
+            if waiting and waiting[-1].frame.stamp_ns == stamp_ns:
+                waiting.pop()
+            waiting.append(one)
+            self._wake.notify()
 
     def _easel(self, camera: str) -> _Easel:
-        return self._easels.setdefault(camera, _Easel())
+        if camera not in self._easels:
+            given = None if self._tracking else GivenTracks(self._engine, camera)
+            self._easels[camera] = _Easel(given)
+        return self._easels[camera]
 
     def _run(self) -> None:
         while True:
@@ -138,23 +192,23 @@ class Painter:
                 if self._closing:
                     return
                 now = self._clock()
-                easels = list(self._easels.items())
+                easels = list(self._easels.values())
                 due = [
-                    (camera, easel, easel.waiting.popleft()[1])
-                    for camera, easel in easels
-                    for _ in range(sum(due_s <= now for due_s, _ in easel.waiting))
+                    (easel, easel.waiting.popleft())
+                    for easel in easels
+                    for _ in range(sum(one.due_s <= now for one in easel.waiting))
                 ]
-                late = [pair for pair in easels if (pair[1].late_s or now + 1) <= now]
-                for _, easel in late:
+                late = [one for one in easels if one.late_s is not None and one.late_s <= now]
+                for easel in late:
                     easel.late_s = None
-            for camera, easel, frame in due:
-                self._guarded(self._show, camera, easel, frame)
-            for camera, easel in late:
-                self._guarded(self._show_late, camera, easel)
+            for easel, waiting in due:
+                self._guarded(self._show, easel, waiting)
+            for easel in late:
+                self._guarded(self._show_late, easel)
 
     def _delay(self) -> float | None:
         """Return the seconds until something is due, 0 when it is, None for never."""
-        times = [easel.waiting[0][0] for easel in self._easels.values() if easel.waiting]
+        times = [easel.waiting[0].due_s for easel in self._easels.values() if easel.waiting]
         times += [easel.late_s for easel in self._easels.values() if easel.late_s is not None]
         return max(0.0, min(times) - self._clock()) if times else None
 
@@ -164,78 +218,67 @@ class Painter:
         except Exception as error:  # drawing must not end the thread
             self._on_problem(f'regions cannot be drawn ({type(error).__name__}: {error})')
 
-    def _show(self, camera: str, easel: _Easel, frame: Frame) -> None:
-        masks = self._engine.regions_at(camera, frame.stamp_ns, max_age_s=0.0)
-        regions = {region.region_id: region for region in self._engine.list_regions(camera)}
-        for region_id in easel.first_ns.keys() - regions.keys() - masks.keys():
-            del easel.first_ns[region_id]
-        self._publish_regions(easel, frame, masks, regions)
-        self._publish_annotated(easel, frame, masks, regions)
-        easel.recent.append(_Shown(frame, frozenset(masks)))
+    def _show(self, easel: _Easel, waiting: _Waiting) -> None:
+        frame, tracks = waiting.frame, waiting.tracks
+        if waiting.again:
+            self._outputs.tracks(frame, tracks)
+        if easel.given is not None:
+            tracks = easel.given.at(frame)
+            easel.recent.append(_Shown(frame, frozenset(one.region_id for one in tracks)))
+            if tracks:
+                self._outputs.tracks(frame, tracks)
+        if tracks or easel.given is None:  # what was not given may come late
+            self._publish_labels(frame, tracks)
+        self._publish_annotated(easel, frame, tracks)
 
-    def _show_late(self, camera: str, easel: _Easel) -> None:
-        regions = {region.region_id: region for region in self._engine.list_regions(camera)}
-        for shown in list(easel.recent):
-            masks = self._engine.regions_at(camera, shown.frame.stamp_ns, max_age_s=0.0)
-            if masks.keys() <= shown.ids:
-                continue
-            shown.ids = frozenset(masks)
-            self._publish_regions(easel, shown.frame, masks, regions)
-            if shown is easel.recent[-1]:  # a picture of the past would look like a jump back
-                self._publish_annotated(easel, shown.frame, masks, regions)
-
-    def _publish_regions(
-        self,
-        easel: _Easel,
-        frame: Frame,
-        masks: Mapping[str, Mask],
-        regions: Mapping[str, Region],
-    ) -> None:
-        """Publish tracks and label image; the pixel value is the place in the tracks, from 1."""
-        if not masks:
+    def _show_late(self, easel: _Easel) -> None:
+        """Show frames again for which regions were given since."""
+        if easel.given is None:
             return
-        if self._outputs.watched(out.TRACKS):
-            tracks = [
-                _track(region_id, mask, frame, easel, regions.get(region_id))
-                for region_id, mask in masks.items()
-            ]
-            self._outputs.publish(
-                out.TRACKS, tracks_to_msg(tracks, frame.camera, frame.stamp_ns, frame.frame_id)
-            )
-        if self._outputs.watched(out.LABEL_IMAGE):
-            labels = np.zeros(frame.image.shape[:2], np.uint16)
-            for value, mask in enumerate(masks.values(), start=1):
-                labels[core_masks.decode(mask)] = value
-            self._publish_image(out.LABEL_IMAGE, frame, labels, 'mono16')
+        for shown in list(easel.recent):
+            tracks = easel.given.at(shown.frame)
+            ids = frozenset(one.region_id for one in tracks)
+            if ids <= shown.ids:
+                continue
+            shown.ids = ids
+            self._outputs.tracks(shown.frame, tracks)
+            self._publish_labels(shown.frame, tracks)
+            if shown is easel.recent[-1]:  # a picture of the past would look like a jump back
+                self._publish_annotated(easel, shown.frame, tracks)
 
-    def _publish_annotated(
-        self,
-        easel: _Easel,
-        frame: Frame,
-        masks: Mapping[str, Mask],
-        regions: Mapping[str, Region],
-    ) -> None:
-        """Publish the frame with masks where regions were seen in it, else their last box."""
+    def _publish_labels(self, frame: Frame, tracks: Sequence[Track]) -> None:
+        """Publish the label image; a pixel's value is its track's place in the array, from 1."""
+        if not self._outputs.watched(out.LABEL_IMAGE):
+            return
+        labels = np.zeros(frame.image.shape[:2], np.uint16)
+        for value, track in enumerate(tracks, start=1):
+            if track.mask is not None:
+                labels[core_masks.decode(track.mask)] = value
+        self._publish_image(out.LABEL_IMAGE, frame, labels, 'mono16')
+
+    def _publish_annotated(self, easel: _Easel, frame: Frame, tracks: Sequence[Track]) -> None:
+        """Publish the frame with every region, in sight or where it was last."""
         if not self._outputs.watched(out.IMAGE_ANNOTATED):
             return
-        overlays = []
-        for region_id in dict.fromkeys([*masks, *regions]):
-            region = regions.get(region_id)
-            mask = masks.get(region_id)
-            name = region.label if region is not None and region.label else region_id
-            age = ''
-            if mask is None and region is not None:
-                age = f' ({(frame.stamp_ns - region.stamp_ns) / NS_PER_S:.1f} s ago)'
-            words = easel.words.get(region_id, '')
-            label = f'{name}{age}: {words}' if words else f'{name}{age}'
-            overlays.append(
-                Overlay(
-                    self._palette((frame.camera, region_id)),
-                    mask=None if mask is None else core_masks.decode(mask),
-                    box=_last_box(region) if mask is None else None,
-                    label=label if len(label) <= _WORDS_MAX else f'{label[:_WORDS_MAX]}...',
-                )
+        with self._wake:
+            words = dict(easel.words)
+        easel.boxes = {
+            one.region_id: box
+            for one in tracks
+            if (box := one.box or easel.boxes.get(one.region_id)) is not None
+        }
+        overlays = [
+            track_overlay(
+                track,
+                self._palette((frame.camera, track.region_id)),
+                last_box=easel.boxes.get(track.region_id),
+                words=words.get(track.region_id, ''),
             )
+            for track in tracks
+        ]
+        if easel.given is not None:
+            shown = [track.region_id for track in tracks]
+            overlays += easel.given.others(frame, shown, self._palette, words)
         self._publish_image(out.IMAGE_ANNOTATED, frame, draw_overlays(frame.image, overlays))
 
     def _publish_image(
@@ -245,39 +288,3 @@ class Painter:
         message.header.stamp = ns_to_stamp(frame.stamp_ns)
         message.header.frame_id = frame.frame_id
         self._outputs.publish(topic, fill_image(message, pixels, encoding))
-
-
-def _track(
-    region_id: str,
-    mask: Mask,
-    frame: Frame,
-    easel: _Easel,
-    region: Region | None,
-) -> Track:
-    """Return what is known of a region that was given for this frame."""
-    first_ns = easel.first_ns.setdefault(region_id, frame.stamp_ns)
-    return Track(
-        region_id=region_id,
-        camera=frame.camera,
-        stamp_ns=frame.stamp_ns,
-        state=TrackState.NEW if first_ns == frame.stamp_ns else TrackState.TRACKED,
-        score=1.0,
-        box=core_masks.bounding_box(mask),
-        mask=mask,
-        last_seen_ns=frame.stamp_ns,
-        label='' if region is None else region.label,
-    )
-
-
-def _last_box(region: Region | None) -> Box | None:
-    """Return the box around a region as it was given last."""
-    if region is None:
-        return None
-    if region.mask is not None:
-        return core_masks.bounding_box(region.mask)
-    if region.points:
-        columns = [round(x) for x, _ in region.points]
-        rows = [round(y) for _, y in region.points]
-        x, y = min(columns), min(rows)
-        return Box(x, y, max(columns) - x + 1, max(rows) - y + 1)
-    return region.box

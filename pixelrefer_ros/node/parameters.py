@@ -106,6 +106,35 @@ class NodeParameters:
         high=4096,
         change=UNCONFIGURED,
     )
+    tracking_backend: str = _parameter(
+        'tracking.backend',
+        'anchored',
+        "How regions are followed from image to image: 'anchored' (OpenCV on the cpu, no "
+        "weights), 'sam2' (a video segmentation model; needs tracking.model), 'auto' (sam2 on "
+        "key images, anchored between) or 'none' (only where they are given).",
+        choices=('anchored', 'sam2', 'auto', 'none'),
+        change=UNCONFIGURED,
+    )
+    tracking_model: str = _parameter(
+        'tracking.model',
+        '',
+        "Weights for 'sam2' and 'auto': a folder, or a hub name fetched with `pixelrefer fetch`, "
+        'such as facebook/sam2.1-hiera-tiny.',
+        change=UNCONFIGURED,
+    )
+    tracking_class_name: str = _parameter(
+        'tracking.class_name',
+        'Sam2VideoModel',
+        'Class of transformers that the weights are for; others with the same video interface '
+        'fit.',
+        change=UNCONFIGURED,
+    )
+    tracking_device: str = _parameter(
+        'tracking.device',
+        'auto',
+        "Where 'sam2' runs: 'auto' (cuda if there is one, else cpu), 'cpu', 'cuda' or 'cuda:N'.",
+        change=UNCONFIGURED,
+    )
     keep_rate_hz: float = _parameter(
         'keep_rate_hz',
         10.0,
@@ -138,7 +167,8 @@ class NodeParameters:
     window_s: float = _parameter(
         'window_s',
         2.0,
-        'How far back a description, or a query that does not say, looks [s of image time].',
+        'How far back a description, or a query that does not say, looks, and a region is '
+        'followed from where it was given [s of image time].',
         low=0.0,
         high=86400.0,
     )
@@ -162,8 +192,8 @@ class NodeParameters:
     region_ttl_s: float = _parameter(
         'region_ttl_s',
         30.0,
-        'When to forget a region that is not given again and has no ttl of its own [s of image '
-        'time].',
+        'When to forget a region that is neither given nor seen again and has no ttl of its own '
+        '[s of image time].',
         low=0.1,
         high=86400.0,
     )
@@ -196,8 +226,8 @@ class NodeParameters:
     pending_s: float = _parameter(
         'pending_s',
         0.5,
-        'How long a region or query that is ahead of the newest image waits for it [s of image '
-        'time].',
+        'How long a region or query that is ahead of the newest image waits for it, and a query '
+        'for the tracker [s of image time].',
         low=0.0,
         high=60.0,
     )
@@ -236,10 +266,12 @@ class NodeParameters:
                     f'camera name {camera!r}: use letters, digits, _ and /, as in a topic name; '
                     f'an empty name must be the only one'
                 )
-        if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', self.model_device):
-            raise ValueError(
-                f"model.device {self.model_device!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N'"
-            )
+        for name, device in (
+            ('model.device', self.model_device),
+            ('tracking.device', self.tracking_device),
+        ):
+            if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', device):
+                raise ValueError(f"{name} {device!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
         if not self.model_name:
             raise ValueError("model.name is empty: give a name, such as 'tabletop', or a folder")
         for item in fields(self):

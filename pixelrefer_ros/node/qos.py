@@ -49,6 +49,11 @@ def request_input() -> QoSProfile:
     return _keep_last(50, ReliabilityPolicy.RELIABLE)
 
 
+def detection_input() -> QoSProfile:
+    """Return the profile of a detector's stream: best effort, so that any publisher fits."""
+    return _keep_last(10, ReliabilityPolicy.BEST_EFFORT)
+
+
 def result_output() -> QoSProfile:
     """Return the profile of descriptions, answers and tracks."""
     return _keep_last(10, ReliabilityPolicy.RELIABLE)

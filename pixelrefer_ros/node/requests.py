@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros import srv
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Query, Task
-from pixelrefer_ros.node import qos
+from pixelrefer_ros.node import detections, qos
 from pixelrefer_ros.node.conversions import (
     query_from_msg,
     refusal,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rclpy.node import Node
+    from rclpy.qos import QoSProfile
 
     from pixelrefer_ros.core.types import Answer, Region
     from pixelrefer_ros.engine import Engine
@@ -69,6 +70,7 @@ class RequestTopics:
         engine: Engine,
         next_id: Callable[[], str],
         *,
+        cameras: Sequence[str],
         on_answer: Callable[[Answer], None],
         on_regions: Callable[[], None],
         on_refused: Callable[[str], None],
@@ -79,6 +81,7 @@ class RequestTopics:
             node: The node to subscribe with.
             engine: Gets the regions and queries.
             next_id: Makes ids for queries that have none.
+            cameras: Names of the cameras.
             on_answer: Gets the answers to queries that cannot be read.
             on_regions: Called when regions came.
             on_refused: Called with the reason when a region is refused.
@@ -86,28 +89,32 @@ class RequestTopics:
         self._node = node
         self._engine = engine
         self._next_id = next_id
+        self._cameras = cameras
         self._on_answer = on_answer
         self._on_regions = on_regions
         self._on_refused = on_refused
         self.mismatch = ''
         group = MutuallyExclusiveCallbackGroup()
-        topics: list[tuple[type, str, Callable[[Any], None]]] = [
-            (ros.RegionArray, '~/regions', self._regions),
-            (RegionOfInterest, '~/roi', self._roi),
-            (ros.Query, '~/query', self._query),
-            (String, '~/query_text', self._query_text),
+        topics: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = [
+            (ros.RegionArray, '~/regions', self._regions, qos.request_input()),
+            (RegionOfInterest, '~/roi', self._roi, qos.request_input()),
+            (ros.Query, '~/query', self._query, qos.request_input()),
+            (String, '~/query_text', self._query_text, qos.request_input()),
         ]
+        array = detections.array_type()
+        if array is not None:
+            topics.append((array, '~/detections', self._detections, qos.detection_input()))
         self._subscriptions = [
             qos.subscribe(
                 node,
                 kind,
                 topic,
                 self._guarded(callback),
-                qos.request_input(),
+                profile,
                 group,
                 on_mismatch=self._mismatched,
             )
-            for kind, topic, callback in topics
+            for kind, topic, callback, profile in topics
         ]
 
     def close(self) -> None:
@@ -121,6 +128,8 @@ class RequestTopics:
         def guarded(message: Any) -> None:
             try:
                 callback(message)
+            except PixelReferError as error:
+                self._on_refused(str(error))
             except Exception as error:
                 self._on_refused(f'a {type(message).__name__} was dropped ({error!r})')
 
@@ -142,10 +151,29 @@ class RequestTopics:
         self._add(regions_from_msg(message.regions, stamp_to_ns(message.header.stamp)))
 
     def _roi(self, message: RegionOfInterest) -> None:
-        try:
-            self._add([roi_to_region(message)])
-        except PixelReferError as error:
-            self._on_refused(str(error))
+        self._add([roi_to_region(message)])
+
+    def _detections(self, message: Any) -> None:
+        camera = self._camera_of(message.header.frame_id)
+        self._add(detections.detections_to_regions(message, camera))
+
+    def _camera_of(self, frame_id: str) -> str:
+        """Return the camera whose images have this TF frame; an only camera is always meant.
+
+        Raises:
+            PixelReferError: UNKNOWN_CAMERA.
+        """
+        if len(self._cameras) == 1:
+            return self._cameras[0]
+        for camera in self._cameras:
+            frame = self._engine.snapshot(camera)
+            if frame is not None and frame.frame_id == frame_id:
+                return camera
+        raise PixelReferError(
+            ErrorCode.UNKNOWN_CAMERA,
+            f'detections with frame_id {frame_id!r} were dropped: no camera sends images with it; '
+            'let the detector copy the header of the image',
+        )
 
     def _query(self, message: ros.Query) -> None:
         query_id = message.query_id or self._next_id()

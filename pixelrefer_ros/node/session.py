@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from pixelrefer_ros.core.describer import RegionDescriber
-    from pixelrefer_ros.core.types import Description, Frame
+    from pixelrefer_ros.core.tracker import RegionTracker
+    from pixelrefer_ros.core.types import Description, Frame, Track
     from pixelrefer_ros.node.outputs import Outputs
     from pixelrefer_ros.node.parameters import NodeParameters
 
@@ -38,6 +39,7 @@ class Session:
         node: Node,
         parameters: NodeParameters,
         describer: RegionDescriber,
+        make_tracker: Callable[[], RegionTracker] | None,
         outputs: Outputs,
         next_id: Callable[[], str],
     ) -> None:
@@ -47,12 +49,14 @@ class Session:
             node: The node.
             parameters: Its parameters, read at activation.
             describer: The loaded model.
+            make_tracker: Makes what follows the regions of a camera; None for nothing.
             outputs: Where results go.
             next_id: Makes ids for queries that have none.
         """
         self._node = node
         self._log = node.get_logger()
         self._outputs = outputs
+        self._tracking = make_tracker is not None
         self._lock = threading.Lock()
         self._problems = 0
         self._last_problem = ''
@@ -64,8 +68,12 @@ class Session:
             on_description=self._described,
             on_answer=outputs.answer,
             on_problem=self.problem,
+            make_tracker=make_tracker,
+            on_tracks=self._tracked,
         )
-        self.painter = Painter(self.engine, outputs, self.problem)
+        self.painter = Painter(
+            self.engine, outputs, self.problem, tracking=self._tracking
+        )
         self.engine.start()
         clock = node.get_clock()
         self._jumps = clock.create_jump_callback(
@@ -79,6 +87,7 @@ class Session:
                 node,
                 self.engine,
                 next_id,
+                cameras=parameters.cameras,
                 on_answer=outputs.answer,
                 on_regions=self.painter.regions_changed,
                 on_refused=self.problem,
@@ -101,6 +110,12 @@ class Session:
         """Return how many regions, jobs and messages were given up, and why the last was."""
         with self._lock:
             return self._problems, self._last_problem
+
+    def tracks(self) -> dict[str, tuple[Track, ...]]:
+        """Return the newest tracks of each camera; empty when nothing follows the regions."""
+        if not self._tracking:
+            return {}
+        return {camera.camera: self.engine.tracks(camera.camera) for camera in self.cameras}
 
     def problem(self, reason: str) -> None:
         """Count and log why something was given up."""
@@ -128,6 +143,9 @@ class Session:
     def _described(self, description: Description) -> None:
         self.painter.described(description)
         self._outputs.description(description)
+
+    def _tracked(self, frame: Frame, tracks: tuple[Track, ...]) -> None:
+        self.painter.tracked(frame, tracks)
 
     def _clock_jumped(self, jump: TimeJump) -> None:
         """Forget what is in the future of a clock that went back, or of another clock.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelrefer_ros.bags.reading import Bag
+from pixelrefer_ros.bags.reading import Bag, Tracks
 from pixelrefer_ros.bags.topics import INPUTS, OUTPUTS, Role
 from pixelrefer_ros.bags.truth import QueryTruth, Truth
 from pixelrefer_ros.bags.video import make_bag, read_clip
@@ -80,9 +80,13 @@ def test_whole_demo(tmp_path, ros_domain_id):
     answers = {one.query_id: one for one in results if isinstance(one, Answer)}
     assert set(answers) == {'q1', 'q2'}
     stamps = {at(k * 0.1) for k in range(30)}
+    tracks = [one for one in results if isinstance(one, Tracks)]
+    assert {one.stamp_ns for one in tracks} <= stamps
+    assert {track.region_id for one in tracks for track in one.tracks} == {'cup'}
     for one in results:
-        assert set(one.frame_stamps_ns) <= stamps
-        assert one.stamp_ns == max(one.frame_stamps_ns)
+        if not isinstance(one, Tracks):
+            assert set(one.frame_stamps_ns) <= stamps
+            assert one.stamp_ns == max(one.frame_stamps_ns)
     for words in ('q1', 'cup', 'report.html', '0 of 2 right'):
         assert words in done.stdout
 

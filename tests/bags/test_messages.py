@@ -27,6 +27,8 @@ from pixelrefer_ros.core.types import (
     RegionKind,
     Task,
     Timings,
+    Track,
+    TrackState,
 )
 
 MASK = masks.encode(np.eye(5, 7, dtype=bool))
@@ -37,6 +39,25 @@ def through(msg):
     """Serialize a message and read it again."""
     store = typestore.typestore()
     return store.deserialize_cdr(store.serialize_cdr(msg, msg.__msgtype__), msg.__msgtype__)
+
+
+def tracks():
+    frame = Frame('front', 5_000_000_007, np.zeros((5, 7, 3), np.uint8), 'optical')
+    return frame, (
+        Track('cup', 'front', 5_000_000_007, TrackState.TRACKED, 0.75, Box(1, 0, 3, 4), MASK,
+              5_000_000_007, 'a cup'),
+        Track('gone', 'front', 5_000_000_007, TrackState.LOST, 0.0, None, None, 9),
+    )
+
+
+def test_tracks():
+    frame, both = tracks()
+    message = through(to_messages.tracks_to(frame, both))
+    assert (message.camera, message.header.frame_id) == ('front', 'optical')
+    assert from_messages.tracks_from(message) == both
+    message.tracks[0].state = 77
+    with pytest.raises(ValueError, match='77'):
+        from_messages.tracks_from(message)
 
 
 def description():
@@ -136,11 +157,14 @@ def test_rclpy_reads_what_is_written_and_the_other_way_round():
     serialization = pytest.importorskip('rclpy.serialization')
     ros = pytest.importorskip('pixelrefer_ros.msg')
     store = typestore.typestore()
-    for msg in (to_messages.description_to(description()), to_messages.answer_to(answer())):
+    for msg, convert in (
+        (to_messages.description_to(description()), from_messages.description_from),
+        (to_messages.answer_to(answer()), from_messages.answer_from),
+        (to_messages.tracks_to(*tracks()), from_messages.tracks_from),
+    ):
         name = msg.__msgtype__.rsplit('/', 1)[-1]
         data = bytes(store.serialize_cdr(msg, msg.__msgtype__))
         read = serialization.deserialize_message(data, getattr(ros, name))
-        convert = getattr(from_messages, f'{name.lower()}_from')
         assert convert(read) == convert(msg)
         back = store.deserialize_cdr(serialization.serialize_message(read), msg.__msgtype__)
         assert convert(back) == convert(msg)

@@ -32,6 +32,15 @@ def test_encode_counts_down_the_columns_background_first(picture: np.ndarray) ->
 
 
 @given(pictures)
+def test_runs_are_those_of_the_mask_with_the_box_around_it(picture: np.ndarray) -> None:
+    runs, box = masks.runs(picture)
+    mask = masks.encode(picture)
+    assert runs.dtype == np.uint32
+    assert tuple(runs.tolist()) == mask.counts
+    assert box == masks.bounding_box(mask)
+
+
+@given(pictures)
 def test_decode_undoes_encode(picture: np.ndarray) -> None:
     back = masks.decode(masks.encode(picture))
     assert back.dtype == np.bool_

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelrefer_ros.core.region_store import RegionStore
+from pixelrefer_ros.core.regions import Observation, observe_sighting
+from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import (
     Box,
     ErrorCode,
@@ -20,6 +22,7 @@ from pixelrefer_ros.core.types import (
     PixelReferError,
     Region,
     RegionKind,
+    TrackState,
 )
 from pixelrefer_ros.core.video_buffer import FrameView
 
@@ -30,8 +33,15 @@ class Scene:
     """A store beside the frames it follows; times are in milliseconds."""
 
     def __init__(self, *, max_regions: int = 8, ttl_s: float = 10.0) -> None:
+        self.told: list[tuple[str, int]] = []
         self.store = RegionStore(
-            max_regions=max_regions, ttl_s=ttl_s, tolerance_s=0.05, pending_s=0.5
+            max_regions=max_regions,
+            ttl_s=ttl_s,
+            tolerance_s=0.05,
+            pending_s=0.5,
+            on_given=lambda region, seen, _: self.told.append(
+                (region.region_id, seen.stamp_ns // MS)
+            ),
         )
         self.frames: list[Frame] = []
 
@@ -57,8 +67,21 @@ class Scene:
         )
         return self.store.add(region, self.view)
 
+    def track(self, region_id: str, stamp_ms: int, x: int | None = 1) -> None:
+        seen = None if x is None else tracked(stamp_ms, x)
+        self.store.track(region_id, stamp_ms * MS, seen)
+
     def seen(self, region_id: str) -> list[int]:
         return [one.stamp_ns // MS for one in self.store.observations(region_id)]
+
+
+def tracked(stamp_ms: int, x: int) -> Observation:
+    picture = np.zeros((20, 30), dtype=bool)
+    picture[2:6, x : x + 3] = True
+    frame = Frame('', stamp_ms * MS, np.zeros((20, 30, 3), dtype=np.uint8))
+    seen = observe_sighting(Sighting('a', TrackState.TRACKED, 0.8, picture), frame)
+    assert seen is not None
+    return seen
 
 
 def test_the_same_id_at_several_stamps_is_one_region() -> None:
@@ -266,3 +289,95 @@ def test_observations_always_lie_on_kept_frames_within_the_tolerance(
             assert all(one.offset_ns <= 50 * MS for one in seen)
             newest = scene.store.newest(region_id)
             assert all(one.given_ns <= newest.given_ns for one in seen)
+
+
+def test_tracked_observations_count_like_given_ones() -> None:
+    scene = Scene(ttl_s=1.0)
+    scene.frame(100, 200, 300)
+    scene.add('a', 200)
+    scene.track('a', 300, 5)
+    scene.track('a', 100, 1)
+    assert scene.seen('a') == [100, 200, 300]
+    assert scene.store.newest('a').stamp_ns == 300 * MS
+    assert scene.store.newest_given('a').stamp_ns == 200 * MS
+    assert scene.store.region('a').stamp_ns == 200 * MS
+    assert scene.store.first_ns('a') == 200 * MS
+    assert scene.store.pinned() == {300 * MS}
+    newest = scene.store.at('a', 300 * MS)
+    assert newest is not None
+    assert (newest.tracked, newest.score, newest.area) == (True, 0.8, 12)
+    assert newest.box == Box(5, 2, 3, 4)
+    scene.frame(1300)
+    assert scene.store.ids() == ('a',)
+    scene.frame(1301)
+    assert scene.store.ids() == ()
+
+
+def test_a_tracked_observation_is_replaced_or_taken_back_a_given_one_is_not() -> None:
+    scene = Scene()
+    scene.frame(100, 200)
+    scene.add('a', 100, x=1)
+    scene.track('a', 100, 9)
+    scene.track('a', 100, None)
+    scene.track('a', 200, 7)
+    scene.track('a', 200, 8)
+    assert [one.box.x for one in scene.store.observations('a')] == [1, 8]
+    scene.track('a', 200, None)
+    assert scene.seen('a') == [100]
+    assert scene.store.newest('a').stamp_ns == 100 * MS
+
+
+def test_a_given_observation_that_agrees_leaves_the_track_alone() -> None:
+    scene = Scene()
+    scene.frame(100, 200, 300, 400)
+    scene.add('a', 100)
+    for stamp in (200, 300, 400):
+        scene.track('a', stamp, 2)
+    scene.add('a', 300, x=3)
+    assert [one.box.x for one in scene.store.observations('a')] == [1, 2, 3, 2]
+
+
+def test_a_given_observation_elsewhere_takes_the_track_back_to_the_given_ones_around() -> None:
+    scene = Scene()
+    scene.frame(100, 200, 300, 400, 500, 600, 700)
+    scene.add('a', 200)
+    for stamp in (100, 300, 400, 500, 600, 700):
+        scene.track('a', stamp, 2)
+    scene.add('a', 600, x=2)
+    scene.add('a', 400, x=20)
+    assert scene.seen('a') == [100, 200, 400, 600, 700]
+    scene.add('a', 700, x=20)
+    assert scene.store.newest('a').stamp_ns == 700 * MS
+
+
+def test_whoever_listens_is_told_of_what_is_given_and_of_which_life_it_is() -> None:
+    scene = Scene()
+    scene.frame(100)
+    scene.add('a', 130)
+    first = scene.store.life('a')
+    scene.frame(133)
+    scene.track('a', 100, 2)
+    assert scene.told == [('a', 100), ('a', 133)]
+    scene.store.remove()
+    assert scene.store.life('a') is None
+    scene.add('a')
+    assert scene.store.life('a') not in (None, first)
+
+
+def test_a_region_that_is_seen_stays_rather_than_a_lost_one() -> None:
+    scene = Scene(max_regions=2)
+    scene.frame(100, 200, 300)
+    scene.add('seen', 100)
+    scene.add('lost', 200)
+    scene.track('seen', 300)
+    assert scene.add('new', 300) == 'lost'
+
+
+def test_a_mask_of_another_size_than_its_frame_is_the_fault_of_the_tracker() -> None:
+    frame = Frame('', 1, np.zeros((20, 30, 3), dtype=np.uint8))
+    wrong = Sighting('a', TrackState.TRACKED, 1.0, np.ones((30, 20), dtype=bool))
+    with pytest.raises(PixelReferError, match='30x20') as caught:
+        observe_sighting(wrong, frame)
+    assert caught.value.code == ErrorCode.MODEL_ERROR
+    for nothing in (None, np.zeros((20, 30), dtype=bool)):
+        assert observe_sighting(Sighting('a', TrackState.OCCLUDED, 0.1, nothing), frame) is None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pixelrefer_ros.core.types import Answer, Box, Description, Query, Region, RegionKind
 from pixelrefer_ros.engine import Engine, EngineConfig, QueryHandle
-from tests.doubles import ManualClock, ScriptedDescriber, make_frame
+from tests.doubles import ManualClock, ScriptedDescriber, TrackerScript, make_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from pixelrefer_ros.core.types import Frame, Track
 
 
 class Rig:
@@ -23,6 +25,7 @@ class Rig:
         *,
         describer: ScriptedDescriber | None = None,
         clock: Callable[[], float] | None = None,
+        tracker: TrackerScript | None = None,
         **settings: Any,
     ) -> None:
         settings = {'keep_rate_hz': 0.0, 'describe_enabled': False, **settings}
@@ -31,14 +34,22 @@ class Rig:
         self.descriptions: list[Description] = []
         self.answers: list[Answer] = []
         self.problems: list[str] = []
+        self.tracks: list[tuple[Frame, tuple[Track, ...]]] = []
+        self.on_tracks: Callable[[Frame, tuple[Track, ...]], None] = lambda *_: None
         self.engine = Engine(
             self.describer,
             EngineConfig(**settings),
             on_description=self.descriptions.append,
             on_answer=self.answers.append,
+            make_tracker=None if tracker is None else tracker.make,
+            on_tracks=self._take_tracks,
             clock=clock or self.clock,
             on_problem=self.problems.append,
         )
+
+    def _take_tracks(self, frame: Frame, tracks: tuple[Track, ...]) -> None:
+        self.tracks.append((frame, tracks))
+        self.on_tracks(frame, tracks)
 
     def frames(self, stamps_s: Iterable[float], camera: str = '') -> None:
         for stamp_s in stamps_s:

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
+from pixelrefer_ros.models import devices
 from pixelrefer_ros.models.pixelrefer import PixelReferDescriber
-from pixelrefer_ros.models.pixelrefer import describer as describer_module
 from pixelrefer_ros.models.registry import resolve
 from tests.models.conftest import box_mask, clip, picture
 
@@ -256,16 +256,16 @@ def test_cuda_without_a_device_is_refused_and_auto_says_what_it_took(
 ) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(PixelReferError, match="no CUDA device; use 'cpu' or 'auto'"):
-        describer_module.pick_device('cuda')
+        devices.pick_device('cuda')
     with caplog.at_level(logging.INFO):
-        assert describer_module.pick_device('auto').type == 'cpu'
+        assert devices.pick_device('auto').type == 'cpu'
     assert 'took cpu' in caplog.text
 
 
 @pytest.mark.parametrize('device', ['gpu', 'meta', ''])
 def test_unknown_devices_are_refused(device: str) -> None:
     with pytest.raises(PixelReferError, match="must be 'auto', 'cpu' or 'cuda'"):
-        describer_module.pick_device(device)
+        devices.pick_device(device)
 
 
 def test_words_stop_where_the_model_can_read_no_further(

@@ -16,6 +16,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import logging as transformers_logging
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Utterance
+from pixelrefer_ros.models.devices import pick_device, pick_dtype
 from pixelrefer_ros.models.pixelrefer import prompts
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError
 from pixelrefer_ros.models.pixelrefer.decoding import Watch
@@ -35,12 +36,6 @@ MAX_NEW_TOKENS = 512
 
 SMALL_MODEL = 20_000_000
 """Parameters below which a model is too small for several CPU threads."""
-
-DTYPES = {
-    'float32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
 
 
 class PixelReferDescriber:
@@ -96,11 +91,12 @@ class PixelReferDescriber:
             PixelReferError: MODEL_ERROR with what to do, OUT_OF_MEMORY when it does not fit.
         """
         place = pick_device(device)
+        own: torch.dtype | str = torch.float32 if place.type == 'cpu' else 'auto'
         directory = resolve(name)
         try:
             with _no_progress_bar(), _refusals(ErrorCode.MODEL_ERROR):
                 model = PixelReferForConditionalGeneration.from_pretrained(
-                    directory, dtype=_pick_dtype(dtype, place)
+                    directory, dtype=pick_dtype(dtype) or own
                 )
                 processor = PixelReferProcessor.from_pretrained(directory, model.config)
                 model.to(place)
@@ -241,41 +237,6 @@ class PixelReferDescriber:
             torch.cuda.synchronize(self.model.device)
 
 
-def pick_device(device: str) -> torch.device:
-    """Return the device to run on.
-
-    Args:
-        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
-
-    Raises:
-        PixelReferError: MODEL_ERROR when it is another word, or CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if device == 'auto':
-        place = torch.device('cuda' if available else 'cpu')
-        logger.info("device 'auto': took %s", place)
-        return place
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = torch.device('meta')
-    if place.type not in ('cpu', 'cuda'):
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR, f"device is '{device}', must be 'auto', 'cpu' or 'cuda'"
-        )
-    if place.type == 'cuda' and not available:
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR,
-            f"device is '{device}' and torch finds no CUDA device; use 'cpu' or 'auto'",
-        )
-    if place.type == 'cuda' and (place.index or 0) >= torch.cuda.device_count():
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR,
-            f"device is '{device}' and there are {torch.cuda.device_count()} CUDA devices",
-        )
-    return place
-
-
 def _leave_threads(model: PixelReferForConditionalGeneration) -> None:
     """Run a small model on a CPU in one thread, for the whole process.
 
@@ -285,16 +246,6 @@ def _leave_threads(model: PixelReferForConditionalGeneration) -> None:
     if model.device.type == 'cpu' and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    if dtype == 'auto':
-        return torch.float32 if device.type == 'cpu' else 'auto'
-    if dtype not in DTYPES:
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR, f"dtype is '{dtype}', must be 'auto' or one of {list(DTYPES)}"
-        )
-    return DTYPES[dtype]
 
 
 def _named(text: str, regions: Sequence[RegionClip]) -> str:

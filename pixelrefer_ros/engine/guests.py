@@ -1,0 +1,62 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Remember what was seen of the regions that came with a query, for that query alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pixelrefer_ros.core.regions import Observation
+
+_LIFE = 0
+
+
+class Book(Protocol):
+    """Say what followed regions are entered in: a ``RegionStore``, or ``Guests``."""
+
+    def life(self, region_id: str) -> int | None:
+        """Return which region this is now; None when there is none."""
+        ...
+
+    def at(self, region_id: str, stamp_ns: int) -> Observation | None:
+        """Return what is known of a region in a frame."""
+        ...
+
+    def track(self, region_id: str, stamp_ns: int, seen: Observation | None) -> None:
+        """Enter what a tracker saw of a region in a frame."""
+        ...
+
+
+class Guests:
+    """Hold the observations of the regions of one query. Not thread-safe."""
+
+    def __init__(self, given: Iterable[tuple[str, Observation]]) -> None:
+        """Take in what was given."""
+        self._open = True
+        self._seen: dict[str, dict[int, Observation]] = {}
+        for region_id, seen in given:
+            self._seen.setdefault(region_id, {})[seen.stamp_ns] = seen
+
+    def close(self) -> None:
+        """Take in no more: the query has what it looks at."""
+        self._open = False
+
+    def life(self, region_id: str) -> int | None:
+        """Return a number while the region is to be followed."""
+        return _LIFE if self._open and region_id in self._seen else None
+
+    def at(self, region_id: str, stamp_ns: int) -> Observation | None:
+        """Return what is known of a region in a frame."""
+        return self._seen[region_id].get(stamp_ns)
+
+    def track(self, region_id: str, stamp_ns: int, seen: Observation | None) -> None:
+        """Enter what a tracker saw of a region in a frame; what was given there stands."""
+        if seen is not None:
+            self._seen[region_id].setdefault(stamp_ns, seen)
+
+    def tracked(self, region_id: str) -> list[Observation]:
+        """Return what a tracker saw of a region."""
+        return [one for one in self._seen.get(region_id, {}).values() if one.tracked]
