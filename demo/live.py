@@ -199,15 +199,16 @@ class Listener:
             ('configure', Transition.TRANSITION_CONFIGURE),
             ('activate', Transition.TRANSITION_ACTIVATE),
         ):
-            future = self._change.call_async(
-                ChangeState.Request(transition=Transition(id=number))
-            )
-            while not future.done():
+            request = ChangeState.Request(transition=Transition(id=number))
+            # Sent by the executor's thread: sent by another, it can be answered before rclpy has
+            # noted it, which then ignores the response.
+            sent = self._executor.create_task(self._change.call_async, request)
+            while not (sent.done() and sent.result().done()):
                 node.check()
                 if time.monotonic() > until_s:
                     raise LiveError(f'the node did not {name} within {timeout_s:g} s')
                 time.sleep(0.02)
-            if not future.result().success:
+            if not sent.result().result().success:
                 raise LiveError(f'the node refused to {name}:\n{node.last_words()}')
         while any(
             not self._node.count_publishers(topic)

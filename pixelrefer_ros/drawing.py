@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import colorsys
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from pixelrefer_ros.core import masks as core_masks
-from pixelrefer_ros.core.types import NS_PER_S, TrackState
+from pixelrefer_ros.core.types import NS_PER_S, Box, TrackState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pixelrefer_ros.core.types import Box, Track
+    from pixelrefer_ros.core.types import Track
 
     Rgb = tuple[int, int, int]
     Area = tuple[int, int, int, int]  # left, top, right, bottom; the last two lie outside
@@ -80,6 +80,24 @@ class Overlay:
     label: str = ''
     words: str = ''
     faint: bool = False
+
+    def scaled(self, factor: float, size: tuple[int, int]) -> Overlay:
+        """Return how to draw the region on the picture scaled by a factor.
+
+        Args:
+            factor: New width over old width, and height likewise.
+            size: (width, height) of the scaled picture, which rounding settles.
+        """
+        mask, box = self.mask, self.box
+        if mask is not None:
+            pixels = np.asarray(mask, np.uint8)
+            mask = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST))
+        if box is not None:
+            x, y, width, height = (
+                round(value * factor) for value in (box.x, box.y, box.width, box.height)
+            )
+            box = Box(x, y, max(1, width), max(1, height))
+        return replace(self, mask=mask, box=box)
 
 
 def track_overlay(

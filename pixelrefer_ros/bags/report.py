@@ -18,8 +18,8 @@ from markupsafe import Markup, escape
 from pixelrefer_ros.bags.annotate import Annotator
 from pixelrefer_ros.bags.summary import summarise
 from pixelrefer_ros.bags.topics import Role
-from pixelrefer_ros.core.types import NS_PER_S, Box, ErrorCode, Frame
-from pixelrefer_ros.drawing import Overlay, Palette, draw_overlays
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, Frame
+from pixelrefer_ros.drawing import Palette, draw_overlays
 from pixelrefer_ros.imaging import encode_jpeg
 
 if TYPE_CHECKING:
@@ -95,25 +95,11 @@ class _Pictures:
         scale = min(1.0, width_px / width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        shrunk = [_shrunk(one, scale, size, labelled=width_px >= _BIG_PX) for one in overlays]
+        shrunk = [one.scaled(scale, size) for one in overlays]
+        if width_px < _BIG_PX:
+            shrunk = [replace(one, label='') for one in shrunk]
         # no tint: the words are often about colour
         return draw_overlays(small, shrunk, alpha=0.0, dim=0.5)
-
-
-def _shrunk(
-    overlay: Overlay, scale: float, size: tuple[int, int], *, labelled: bool
-) -> Overlay:
-    """Return an overlay for a picture of (width, height) ``size``."""
-    mask, box = overlay.mask, overlay.box
-    if mask is not None:
-        pixels = np.asarray(mask, np.uint8)
-        mask = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST))
-    if box is not None:
-        x, y, width, height = (
-            round(value * scale) for value in (box.x, box.y, box.width, box.height)
-        )
-        box = Box(x, y, max(1, width), max(1, height))
-    return replace(overlay, mask=mask, box=box, label=overlay.label if labelled else '')
 
 
 def write_results(

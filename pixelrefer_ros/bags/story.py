@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pixelrefer_ros.bags.reading import Bag, Tracks
 from pixelrefer_ros.bags.topics import INPUTS, OUTPUTS
-from pixelrefer_ros.bags.track_log import Span, TrackLog
+from pixelrefer_ros.bags.track_log import Span, TrackLog, joined
 from pixelrefer_ros.bags.truth import Truth
 from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.regions import region_mask
@@ -23,6 +23,7 @@ from pixelrefer_ros.core.types import (
     PixelReferError,
     Query,
     Region,
+    Track,
 )
 from pixelrefer_ros.drawing import Overlay, track_overlay
 
@@ -131,18 +132,13 @@ class Story:
         followed = self.tracks.spans(region_id, NS_PER_S)
         if followed:
             return followed
-        spans: list[Span] = []
-        for stamp_ns in sorted(
-            region.stamp_ns
+        given = sorted(
+            (region.stamp_ns, False)
             for (_, name), regions in self.observations.items()
             if name == region_id
             for region in regions
-        ):
-            if spans and stamp_ns - spans[-1].end_ns <= NS_PER_S:
-                spans[-1] = spans[-1]._replace(end_ns=stamp_ns)
-            else:
-                spans.append(Span(stamp_ns, stamp_ns, faint=False))
-        return spans
+        )
+        return joined(given, NS_PER_S)
 
     def masks_at(
         self, camera: str, stamp_ns: int, height: int, width: int
@@ -152,8 +148,13 @@ class Story:
         What is up to half a second older counts too. A region that was followed is not there
         when it was not seen.
         """
-        found: dict[str, Mask] = {}
         followed = self.tracks.at(camera, stamp_ns, _SHOWN_NS)
+        return self._masks_at(camera, stamp_ns, height, width, followed)
+
+    def _masks_at(
+        self, camera: str, stamp_ns: int, height: int, width: int, followed: tuple[Track, ...]
+    ) -> dict[str, Mask]:
+        found: dict[str, Mask] = {}
         for track in followed:
             if track.mask is not None and (track.mask.height, track.mask.width) == (height, width):
                 found[track.region_id] = track.mask
@@ -193,8 +194,9 @@ class Story:
             palette: Gives each region its colour.
             region_ids: Which; None for all.
         """
-        found = self.masks_at(camera, stamp_ns, height, width)
-        tracks = {one.region_id: one for one in self.tracks.at(camera, stamp_ns, _SHOWN_NS)}
+        followed = self.tracks.at(camera, stamp_ns, _SHOWN_NS)
+        found = self._masks_at(camera, stamp_ns, height, width, followed)
+        tracks = {one.region_id: one for one in followed}
         overlays = []
         for region_id in dict.fromkeys([*tracks, *found]):
             if region_ids is not None and region_id not in region_ids:
@@ -202,7 +204,9 @@ class Story:
             colour = palette(region_id)
             if region_id in tracks:
                 track = replace(tracks[region_id], mask=found.get(region_id))
-                last_box = self.tracks.last_box(camera, region_id, stamp_ns)
+                last_box = None
+                if track.mask is None:
+                    last_box = self.tracks.last_box(camera, region_id, stamp_ns)
                 overlays.append(track_overlay(track, colour, last_box=last_box))
             else:
                 mask = masks.decode(found[region_id])

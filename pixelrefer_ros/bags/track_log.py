@@ -13,6 +13,8 @@ import numpy as np
 from pixelrefer_ros.core.types import Box, Mask, Track, TrackState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from pixelrefer_ros.bags.reading import Tracks
@@ -92,15 +94,25 @@ class TrackLog:
             if name == region_id
             for stamp_ns, faint, _ in sightings
         )
-        spans: list[Span] = []
-        for stamp_ns, faint in seen:
-            last = spans[-1] if spans else None
-            if last is not None and stamp_ns - last.end_ns <= gap_ns:
-                spans[-1] = last._replace(end_ns=stamp_ns)
-                if faint == last.faint:
-                    continue
-            spans.append(Span(stamp_ns, stamp_ns, faint))
-        return spans
+        return joined(seen, gap_ns)
+
+
+def joined(seen: Iterable[tuple[int, bool]], gap_ns: int) -> list[Span]:
+    """Join sightings to spans; what is further apart than the gap is two spans.
+
+    Args:
+        seen: Stamp and whether it was faint, in order.
+        gap_ns: The longest time between two sightings of one span.
+    """
+    spans: list[Span] = []
+    for stamp_ns, faint in seen:
+        last = spans[-1] if spans else None
+        if last is not None and stamp_ns - last.end_ns <= gap_ns:
+            spans[-1] = last._replace(end_ns=stamp_ns)
+            if faint == last.faint:
+                continue
+        spans.append(Span(stamp_ns, stamp_ns, faint))
+    return spans
 
 
 def _packed(track: Track) -> _Entry:

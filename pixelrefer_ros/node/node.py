@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 _WATCH_PERIOD_S = 0.5
 _WARM_UP_SIDE = 64  # pixels
-_SWITCH_INTERVAL_S = 2e-4
 
 
 def load_describer(parameters: NodeParameters) -> RegionDescriber:
@@ -336,9 +335,6 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 when the executor failed.
     """
-    # A thread that comes back from a torch or OpenCV call waits this long for its turn. Models and
-    # trackers make thousands of short calls, and at Python's 5 ms would starve one another.
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     done = threading.Event()
     failure: list[Exception] = []
     for number in (signal.SIGINT, signal.SIGTERM):

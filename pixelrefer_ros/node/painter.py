@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show where the regions are: the tracks, the label image and the annotated image.
 
-Tracks come from the engine, frame by frame as its tracker goes on, and are published at once. They
-come again with every region that is started in the same frame; those are published together.
+Tracks come from the engine, frame by frame as its tracker goes on, and are published as they come.
 Where nothing follows the regions, tracks are those that were given: a frame is looked at a moment
 after it came, because a detector's regions for it come after it, and again when more come later.
 
@@ -40,13 +39,12 @@ if TYPE_CHECKING:
 
 _SETTLE_S = 0.1  # how long a frame waits for the regions given for it
 _COALESCE_S = 0.02  # regions of one image may come in one message each
-_AGAIN_S = 0.05  # starting one region in a tracker takes less
 _WAITING_MAX = 8  # frames; the oldest gives way
 _RECENT_MAX = 4  # shown frames that late regions are looked for on
 _WORDS_MAX = 256  # regions of a camera whose words are remembered
 
 _PICTURES = (out.IMAGE_ANNOTATED, out.LABEL_IMAGE)
-_TRACKS = (out.TRACKS, out.DETECTIONS_TRACKED)
+_ALL = (*_PICTURES, out.TRACKS, out.DETECTIONS_TRACKED)
 
 
 @dataclass
@@ -57,13 +55,11 @@ class _Waiting:
         due_s: Steady seconds.
         frame: The frame.
         tracks: Its tracks, if they are known already.
-        again: Whether these tracks have come since those of the frame were published.
     """
 
     due_s: float
     frame: Frame
-    tracks: tuple[Track, ...]
-    again: bool
+    tracks: tuple[Track, ...] = ()
 
 
 @dataclass
@@ -128,18 +124,15 @@ class Painter:
         self._thread.start()
 
     def tracked(self, frame: Frame, tracks: tuple[Track, ...]) -> None:
-        """Publish the tracks of a frame, and draw them soon, if anybody watches."""
-        again = self._newest_ns.get(frame.camera) == frame.stamp_ns
-        if not again:
-            self._outputs.tracks(frame, tracks)
-        if any(map(self._outputs.watched, (*_PICTURES, *_TRACKS))):
-            due_s = self._clock() + (_AGAIN_S if again else 0.0)
-            self._put(_Waiting(due_s, frame, tracks, again))
+        """Publish the tracks of a frame, and have them drawn, if anybody watches."""
+        self._outputs.tracks(frame, tracks)
+        if any(map(self._outputs.watched, _PICTURES)):
+            self._put(_Waiting(self._clock(), frame, tracks))
 
     def frame(self, frame: Frame) -> None:
         """Show a kept frame soon, if anybody watches; with a tracker ``tracked`` does it."""
-        if not self._tracking and any(map(self._outputs.watched, (*_PICTURES, *_TRACKS))):
-            self._put(_Waiting(self._clock() + _SETTLE_S, frame, (), again=False))
+        if not self._tracking and any(map(self._outputs.watched, _ALL)):
+            self._put(_Waiting(self._clock() + _SETTLE_S, frame))
 
     def regions_changed(self) -> None:
         """Look again at the frames shown lately."""
@@ -220,8 +213,6 @@ class Painter:
 
     def _show(self, easel: _Easel, waiting: _Waiting) -> None:
         frame, tracks = waiting.frame, waiting.tracks
-        if waiting.again:
-            self._outputs.tracks(frame, tracks)
         if easel.given is not None:
             tracks = easel.given.at(frame)
             easel.recent.append(_Shown(frame, frozenset(one.region_id for one in tracks)))

@@ -17,7 +17,7 @@ import numpy as np
 from pixelrefer_ros.tracking import geometry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,13 +39,13 @@ class _Guide:
     """Hold a picture that poses are refined by, at the N pixels that tell something.
 
     Attributes:
-        used: (h, w) bool, which pixels.
+        used: (N,) which pixels, by flat index.
         template: (N,) what is there in the reference.
         weights: (N,)
-        descents: (N, 4) how it changes as the pose grows, turns, moves right, moves down.
+        descents: (4, N) how it changes as the pose grows, turns, moves right, moves down.
     """
 
-    used: NDArray[np.bool_]
+    used: NDArray[np.intp]
     template: Picture
     weights: Picture
     descents: Picture
@@ -73,7 +73,8 @@ class Aligner:
         """
         inside = light[core]
         normal = (light - inside.mean()) / max(float(inside.std()), 1.0)
-        self._core, self._inner_light = core, normal[core]
+        self._core = np.flatnonzero(core)
+        self._light = Light(normal[core])
         height, width = mask.shape
         y, x = np.mgrid[:height, :width].astype(np.float32)
         self._centre = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -87,20 +88,20 @@ class Aligner:
         ):
             gy, gx = np.gradient(template)
             turn, grow = x * gy - y * gx, x * gx + y * gy
-            descents = np.stack((grow / self._lever, turn / self._lever, gx, gy), -1)
+            descents = np.stack((grow / self._lever, turn / self._lever, gx, gy))
             # What is flat tells nothing.
             used = (weights > 0.05) & (np.hypot(gx, gy) > 0.02)
             self._guides.append(
                 _Guide(
-                    used,
+                    np.flatnonzero(used),
                     template[used],
                     weights[used].astype(np.float32),
-                    descents[used].astype(np.float32),
+                    descents[:, used].astype(np.float32),
                 )
             )
 
     def refine(
-        self, see: Callable[[Affine], tuple[Picture, Picture]], pose: Affine, rigid: bool
+        self, see: Callable[[Affine], Sequence[Picture]], pose: Affine, rigid: bool
     ) -> Affine:
         """Return a pose near another at which both pictures fit best.
 
@@ -115,10 +116,10 @@ class Aligner:
         for _ in range(_ALIGN_STEPS):
             hessian, slope = np.zeros((4, 4)), np.zeros(4)
             for guide, seen in zip(self._guides, self._comparable(*see(pose)), strict=True):
-                away = seen[guide.used] - guide.template
-                weighted = guide.descents * (guide.weights / (1 + (away / _ROBUST) ** 2))[:, None]
-                hessian += weighted.T @ guide.descents
-                slope += weighted.T @ away
+                away = seen.ravel()[guide.used] - guide.template
+                weighted = guide.descents * (guide.weights / (1 + (away / _ROBUST) ** 2))
+                hessian += weighted @ guide.descents.T
+                slope += weighted @ away
             hessian += np.eye(4) * (1e-2 * np.trace(hessian) + 1e-3)
             step = np.zeros(4)
             step[first:] = np.linalg.solve(hessian[first:, first:], slope[first:])
@@ -137,24 +138,25 @@ class Aligner:
         """Return lightness and outline as seen, in the units of the templates."""
         if len(self._guides[0].template):
             light = cv2.GaussianBlur(light, (3, 3), 0)
-            gain, offset, _ = fit_light(light[self._core], self._inner_light)
+            gain, offset = self._light.fit(light.ravel()[self._core])
             light = (light - np.float32(offset)) / np.float32(gain)
         return light, cv2.GaussianBlur(chance, (5, 5), 0)
 
 
-def fit_light(
-    seen: NDArray[np.float32], told: NDArray[np.float32]
-) -> tuple[float, float, float]:
-    """Return gain and offset of the light, robust against a hidden part, and told's spread.
+class Light:
+    """Fit gain and offset of the light to lightness that was told."""
 
-    Args:
-        seen: (N,) lightness now.
-        told: (N,) of the same pixels in the reference.
-    """
-    step = max(1, len(told) // _LIGHT_SAMPLES)
-    seen, told = seen[::step], told[::step]
-    middle = len(told) // 2
-    seen_middle, told_middle = float(np.sort(seen)[middle]), float(np.sort(told)[middle])
-    spread = max(float(np.abs(told - told_middle).mean()), 1e-3)
-    gain = float(np.abs(seen - seen_middle).mean()) / spread
-    return max(gain, 1e-3), seen_middle - gain * told_middle, spread
+    def __init__(self, told: NDArray[np.float32]) -> None:
+        """Measure the lightness of the reference, (N,)."""
+        self._step = max(1, len(told) // _LIGHT_SAMPLES)
+        sample = told[:: self._step]
+        self._rank = len(sample) // 2
+        self._middle = float(np.partition(sample, self._rank)[self._rank])
+        self.spread = max(float(np.abs(sample - self._middle).mean()), 1e-3)
+
+    def fit(self, seen: NDArray[np.float32]) -> tuple[float, float]:
+        """Return gain and offset of the same pixels now, robust against a hidden part."""
+        sample = seen[:: self._step]
+        middle = float(np.partition(sample, self._rank)[self._rank])
+        gain = float(np.abs(sample - middle).mean()) / self.spread
+        return max(gain, 1e-3), middle - gain * self._middle

@@ -15,6 +15,7 @@ from pixelrefer_ros.core import masks, regions
 from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import NS_PER_S, RegionKind, TrackState
 from pixelrefer_ros.tracking import colours, geometry, motion, search, visibility
+from pixelrefer_ros.tracking.last_sight import LastSight
 from pixelrefer_ros.tracking.looks import Looks, Match
 from pixelrefer_ros.tracking.prompts import prompt_mask
 from pixelrefer_ros.tracking.window import Window
@@ -43,8 +44,6 @@ _BLIND, _FOUND_TEXTURE = 0.35, 0.8
 _GOOD_QUALITY, _GOOD_SHARE = 0.7, 0.8
 _SURE_QUALITY = 0.88
 _SCALE_LIMITS = (0.35, 2.8)
-# Long side of the last frame in which a region was seen, as it is kept.
-_KEPT_PX = 320
 # Looks are learned from every so many sure frames.
 _LEARN_EVERY = 3
 # A box corrects the outline that fills it by this much; where none does, it starts anew.
@@ -103,7 +102,7 @@ class Anchor:
         self.unsearched_frames = 0
         self.told = self.places = np.zeros((0, 2), np.float32)
         self._seed(picture, mask)
-        self._keep(picture)
+        self._last_sight = LastSight(picture, self._pose)
         self._friends = [0, self.serial]
         picture.claim(self.serial, mask)
 
@@ -173,7 +172,7 @@ class Anchor:
         self._first_scale *= math.sqrt(x * y)
         self._velocity = self._velocity * (x, y)
         self.places = geometry.apply(change, self.places.astype(float)).astype(np.float32)
-        self._to_then: Affine = geometry.compose(self._to_then, geometry.invert(change))
+        self._last_sight.resize(change)
         if self._mask is not None:
             self._mask = cv2.resize(
                 self._mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST
@@ -212,7 +211,7 @@ class Anchor:
         best = self._best(picture, poses)
         if best is None or not self._is_seen(best):
             if self._unseen_frames == 0:
-                self._keep(before)
+                self._last_sight = LastSight(before, self._pose)
             best = self._search(picture)
         if best is None:
             self._unseen(picture)
@@ -291,6 +290,8 @@ class Anchor:
 
     def _blocked(self, picture: Picture, window: Window) -> NDArray[np.bool_] | None:
         """Return where on a window other regions are that do not overlap with this one."""
+        if not picture.strangers(self._friends, window.part):
+            return None
         owners = window.shrink(picture.owners)
         blocked = owners != 0
         for friend in self._friends:
@@ -345,7 +346,7 @@ class Anchor:
             or self._overlap_all(best) < _FOUND_OVERLAP
             or not self._is_found(best)
             or self._is_taken(picture, best)
-            or self._stood_there(best)
+            or self._last_sight.shows(self.looks, best.pose, best.match.quality)
         ):
             return None
         self.told = self.places = np.zeros((0, 2), np.float32)
@@ -360,29 +361,6 @@ class Anchor:
         mask = judged.window.whole(judged.seen.mask, picture.gray.shape)
         others = ~np.isin(picture.owners[mask], self._friends)
         return bool(others.mean() > 0.3)
-
-    def _stood_there(self, judged: Judged) -> bool:
-        """Tell whether the same was to be seen there when the region was elsewhere."""
-        looks = self.looks
-        there = geometry.compose(self._to_then, judged.pose)
-        gap = np.linalg.norm(looks.centre(self._pose_then) - looks.centre(there))
-        if gap < 0.7 * looks.size_px(self._pose_then):
-            return False
-        window = Window.cut(self._image_then, looks.window_box(there, 4))
-        if window is None:
-            return False
-        chance = colours.probability(looks.odds(window, there))
-        match = looks.match(window, chance, there)
-        return match.quality > 0.75 * judged.match.quality
-
-    def _keep(self, picture: Picture) -> None:
-        """Keep the last frame in which the region was seen, shrunk, with its place there."""
-        height, width = picture.gray.shape
-        shrink = min(1.0, _KEPT_PX / max(height, width))
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        self._image_then = cv2.resize(picture.image, size, interpolation=cv2.INTER_AREA)
-        self._to_then = geometry.zoom(size[0] / width, size[1] / height)
-        self._pose_then = geometry.compose(self._to_then, self._pose)
 
     def _settle(self, picture: Picture, judged: Judged) -> None:
         seen = judged.seen

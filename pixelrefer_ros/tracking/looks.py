@@ -17,10 +17,12 @@ import cv2
 import numpy as np
 
 from pixelrefer_ros.tracking import colours, geometry
-from pixelrefer_ros.tracking.alignment import Aligner, fit_light
+from pixelrefer_ros.tracking.alignment import Aligner, Light
 from pixelrefer_ros.tracking.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pixelrefer_ros.tracking.colours import Histogram
@@ -118,6 +120,7 @@ class Looks:
         values = self._soft_light[core]
         self.textured = float(np.clip((values.std() - _FAINT) / (_CLEAR - _FAINT), 0, 1))
         self._core = core
+        self._told_light = Light(self._soft_light[core])
         chance = colours.probability(self.odds(window, self.first_pose))
         self._outline_then = self._contrast(self.look(chance, window, self.first_pose))
         self.separable = float(np.clip(1.6 * self._outline_then - 0.3, 0, 1))
@@ -160,7 +163,7 @@ class Looks:
     def look(
         self, picture: NDArray[np.float32], window: Window, pose: Affine
     ) -> NDArray[np.float32]:
-        """Return a window's picture (h, w) as the reference sees it at a pose."""
+        """Return a window's picture, (h, w) or (h, w, C), as the reference sees it at a pose."""
         to_window = geometry.compose(geometry.invert(window.to_frame), pose)
         seen: NDArray[np.float32] = cv2.warpAffine(
             picture, to_window, self._size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -279,12 +282,12 @@ class Looks:
         """
         seen = cv2.GaussianBlur(self.look(window.light, window, pose), (3, 3), 0)
         told = self._soft_light
-        fitted = fit_light(seen[self._core], told[self._core])
-        spread = fitted[2]
+        now = self._told_light.fit(seen[self._core])
+        spread = self._told_light.spread
         # The light of the last sure frame is better where much of the region is hidden now.
         aways = [
             np.abs((seen - np.float32(offset)) / np.float32(gain) - told) / np.float32(spread)
-            for gain, offset in (fitted[:2], self._light_then)
+            for gain, offset in (now, self._light_then)
         ]
         away = min(aways, key=lambda one: float(np.minimum(one[self._core], 1).mean()))
         return np.where(self._inside, cv2.GaussianBlur(away, (5, 5), 0), 0).astype(np.float32)
@@ -300,9 +303,10 @@ class Looks:
             pose: Where to begin.
             rigid: Move only: neither turn nor grow.
         """
+        both = cv2.merge((window.light, chance))
 
-        def see(pose: Affine) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            return self.look(window.light, window, pose), self.look(chance, window, pose)
+        def see(pose: Affine) -> Sequence[NDArray[np.float32]]:
+            return cv2.split(self.look(both, window, pose))
 
         return self._aligner.refine(see, pose, rigid)
 
@@ -330,7 +334,7 @@ class Looks:
         """
         self._texture_holds += _LEARN_TEXTURE * (texture - self._texture_holds)
         light = cv2.GaussianBlur(self.look(window.light, window, pose), (3, 3), 0)
-        self._light_then = fit_light(light[self._core], self._soft_light[self._core])[:2]
+        self._light_then = self._told_light.fit(light[self._core])
         share, bins = _LEARN_COLOUR, window.bins[seen]
         mixed = (1 - share) * self.colour + share * colours.histogram(bins)
         if max(colours.overlaps(self._lit_roots, mixed)) > _FITS:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _FLOW: dict[str, Any] = {
     'winSize': (15, 15),
-    'maxLevel': 3,
+    'maxLevel': 2,
     'criteria': (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.03),
     'flags': cv2.OPTFLOW_USE_INITIAL_FLOW,
     'minEigThreshold': 1e-4,
 }
 # Flow looks this far around points: a window on the top of the pyramid.
-_AROUND_PX = 64
+_AROUND_PX = 32
 _MAX_BACK_PX = 0.8
 _INLIER_PX = 1.5
 _MIN_CROP_PX = 64

@@ -30,6 +30,7 @@ class Picture:
         gray: (H, W) uint8.
         stamp_ns: Of the frame.
         owners: (H, W) int32, the serial number of the region found on each pixel, 0 for none.
+        boxes: By serial number, left, top, right and bottom (exclusive) of what was found.
         shared: Pairs of serial numbers of regions that overlap, both ways round.
         searches_left: How many more regions may be searched for in the whole frame.
     """
@@ -38,6 +39,7 @@ class Picture:
     gray: NDArray[np.uint8]
     stamp_ns: int
     owners: NDArray[np.int32]
+    boxes: dict[int, tuple[int, int, int, int]]
     shared: set[tuple[int, int]]
     searches_left: int = SEARCHES
 
@@ -45,7 +47,7 @@ class Picture:
     def of(cls, frame: Frame) -> Picture:
         """Prepare a frame."""
         gray = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        return cls(frame.image, gray, frame.stamp_ns, np.zeros(gray.shape, np.int32), set())
+        return cls(frame.image, gray, frame.stamp_ns, np.zeros(gray.shape, np.int32), {}, set())
 
     def shows(self, frame: Frame) -> bool:
         """Return whether it is made of this frame, or of a copy."""
@@ -54,17 +56,24 @@ class Picture:
     def resized(self, shape: tuple[int, ...]) -> Picture:
         """Return it in another (height, width)."""
         size = (shape[1], shape[0])
+        height, width = self.gray.shape
+        x, y = size[0] / width, size[1] / height
         return Picture(
             cv2.resize(self.image, size, interpolation=cv2.INTER_AREA),
             cv2.resize(self.gray, size, interpolation=cv2.INTER_AREA),
             self.stamp_ns,
             cv2.resize(self.owners, size, interpolation=cv2.INTER_NEAREST),
+            {
+                serial: (int(left * x), int(top * y), int(right * x) + 1, int(bottom * y) + 1)
+                for serial, (left, top, right, bottom) in self.boxes.items()
+            },
             self.shared,
         )
 
     def claim(self, serial: int, mask: NDArray[np.bool_]) -> None:
         """Note where a region was found; who came first keeps what is claimed twice."""
         left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+        self.boxes[serial] = (left, top, left + width, top + height)
         part = np.s_[top : top + height, left : left + width]
         owners, own = self.owners[part], mask[part]
         under = np.bincount(owners[own])
@@ -77,3 +86,13 @@ class Picture:
     def friends(self, serial: int) -> list[int]:
         """Return the regions that overlap with one, itself, and 0."""
         return [0, serial, *(other for one, other in self.shared if one == serial)]
+
+    def strangers(self, friends: list[int], part: tuple[slice, slice]) -> bool:
+        """Return whether others than these were found near some rows and columns."""
+        rows, columns = part
+        return any(
+            max(left, columns.start) < min(right, columns.stop)
+            and max(top, rows.start) < min(bottom, rows.stop)
+            for serial, (left, top, right, bottom) in self.boxes.items()
+            if serial not in friends
+        )

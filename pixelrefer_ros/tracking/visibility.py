@@ -58,9 +58,8 @@ def seen_part(looks: Looks, window: Window, odds: NDArray[np.float32], pose: Aff
     to_window = geometry.compose(geometry.invert(window.to_frame), pose)
     shape = window.light.shape
     outline = (looks.full_mask(shape, to_window) > 127).astype(np.uint8)
-    whole = looks.area_px * abs(
-        float(np.linalg.det(to_window[:, :2]) / np.linalg.det(looks.first_pose[:, :2]))
-    )
+    grown = geometry.scale_of(to_window) / geometry.scale_of(looks.first_pose)
+    whole = looks.area_px * grown**2
     slack_px = max(_MIN_SLACK_PX, _SLACK * looks.size_px(to_window))
     inside = cv2.distanceTransform(outline, cv2.DIST_L2, 3)
     outside = cv2.distanceTransform(1 - outline, cv2.DIST_L2, 3)

@@ -84,8 +84,8 @@ class Window:
         rows, columns = self.part
         size = (columns.stop - columns.start, rows.stop - rows.start)
         if mask.shape != size[::-1]:
-            soft = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-            mask = soft > 0.5
+            soft = mask.view(np.uint8) * np.uint8(255)
+            mask = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR) > 127
         frame = np.zeros(shape, np.bool_)
         frame[self.part] = mask
         return frame

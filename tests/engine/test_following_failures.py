@@ -96,7 +96,7 @@ def test_a_failure_on_the_way_back_costs_the_past_only() -> None:
     ('error', 'words'),
     [
         (PixelReferError(ErrorCode.BAD_REGION, 'nothing to follow'), 'nothing to follow'),
-        (RuntimeError('broken'), "RuntimeError('broken')"),
+        (RuntimeError('broken'), 'RuntimeError: broken'),
         (PixelReferError(ErrorCode.OUT_OF_MEMORY, 'too much'), 'too much'),
     ],
 )

@@ -33,14 +33,16 @@ WAIT_S = 120.0
 """How long anything may take before a test fails; on an idle machine nothing comes near."""
 
 
-def wait_for(condition: Callable[[], Any], what: str = 'condition') -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str = 'condition', wait_s: float = WAIT_S
+) -> Any:
     """Return what the condition returns once it is true; fail the test when it never is."""
-    until = time.monotonic() + WAIT_S
+    until = time.monotonic() + wait_s
     while time.monotonic() < until:
         if value := condition():
             return value
         time.sleep(0.005)
-    raise AssertionError(f'waited {WAIT_S:g} s in vain for: {what}')
+    raise AssertionError(f'waited {wait_s:g} s in vain for: {what}')
 
 
 def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -140,13 +142,15 @@ class Client:
         wait_for(task.done, 'the executor')
         return task.result()
 
-    def call(self, kind: type, name: str, request: Any) -> Any:
+    def call(self, kind: type, name: str, request: Any, wait_s: float = WAIT_S) -> Any:
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(WAIT_S), f'no service {name}'
-        future = self.run(lambda: client.call_async(request))
-        wait_for(future.done, f'the response of {name}')
-        self.node.destroy_client(client)
-        return future.result()
+        try:
+            assert client.wait_for_service(WAIT_S), f'no service {name}'
+            future = self.run(lambda: client.call_async(request))
+            wait_for(future.done, f'the response of {name}', wait_s)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
 
     def close(self) -> None:
         self.spinner.stop()

@@ -42,7 +42,12 @@ class Process:
                 cwd=ROOT,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {'OMP_NUM_THREADS': '1', 'ROS_DOMAIN_ID': str(domain_id)},
+                env=os.environ
+                | {
+                    'OMP_NUM_THREADS': '1',
+                    'PYTHONFAULTHANDLER': '1',
+                    'ROS_DOMAIN_ID': str(domain_id),
+                },
             )
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain_id)
@@ -53,12 +58,31 @@ class Process:
         return self._log.read_text()
 
     def state(self) -> str:
-        response = self.client.call(GetState, 'pixelrefer/get_state', GetState.Request())
-        return str(response.current_state.label)
+        """Return the state; a process that has only just been discovered may miss a request."""
+        tries = 4
+        while True:
+            try:
+                response = self.client.call(
+                    GetState, 'pixelrefer/get_state', GetState.Request(), WAIT_S / 4
+                )
+                return str(response.current_state.label)
+            except AssertionError:
+                tries -= 1
+                if not tries:
+                    raise
 
     def change(self, transition: int) -> bool:
+        """Ask for a transition; fail with the log, which tells where each thread is."""
+        self.state()
         request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.client.call(ChangeState, 'pixelrefer/change_state', request).success)
+        try:
+            response = self.client.call(ChangeState, 'pixelrefer/change_state', request)
+        except AssertionError as error:
+            state = self.state()
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(WAIT_S)
+            raise AssertionError(f'{error}; it is {state}\n{self.log}') from None
+        return bool(response.success)
 
     def stop(self, *signals: int) -> int:
         for number in signals:
