@@ -250,4 +250,5 @@ def answer_from(msg: Any) -> Answer:
         tokens_in=int(msg.tokens_in),
         tokens_out=int(msg.tokens_out),
         model=msg.model,
+        age_s=_seconds(msg.age),
     )

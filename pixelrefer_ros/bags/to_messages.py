@@ -231,4 +231,5 @@ def answer_to(answer: Answer) -> Any:
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         model=answer.model,
+        age=_duration(answer.age_s),
     )

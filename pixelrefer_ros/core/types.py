@@ -202,7 +202,7 @@ class Query:
 
     Attributes:
         query_id: Echoed in the answer.
-        text: The question; '{region_id}' in it names a region.
+        text: The question; '{region_id}' in it names a region. For GROUND, what to find.
         task: What is wanted.
         stamp_ns: As-of image time; 0 for the newest frame.
         camera: '' for the regions' camera, or the first.
@@ -245,7 +245,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer a query, or say why not (``error_code``, ``error_msg``)."""
+    """Answer a query, or say why not (``error_code``, ``error_msg``).
+
+    ``age_s`` says how much older ``stamp_ns``, the newest frame looked at, is than the newest
+    frame there was when the answer was given.
+    """
 
     query_id: str
     stamp_ns: int = 0
@@ -264,6 +268,7 @@ class Answer:
     tokens_in: int = 0
     tokens_out: int = 0
     model: str = ''
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

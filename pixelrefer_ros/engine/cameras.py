@@ -103,8 +103,13 @@ class Camera:
                     seen[region_id] = one
         return seen
 
-    def invite(self, query: Query, binder: Binder) -> Guests | None:
+    def invite(self, query: Query, binder: Binder, *, roughly: bool) -> Guests | None:
         """Let the regions that come with a query be followed; None when nothing follows.
+
+        Args:
+            query: The query.
+            binder: Of this camera.
+            roughly: As of ``Guests``.
 
         Raises:
             PixelReferError: As ``Binder.given``.
@@ -113,7 +118,8 @@ class Camera:
             return None
         start_ns, end_ns = binder.window(query)
         given = [(region, binder.given(region, end_ns)) for region in query.regions]
-        return self.ledger.invite(given, FrameView(binder.view.between(start_ns, end_ns)))
+        window = FrameView(binder.view.between(start_ns, end_ns))
+        return self.ledger.invite(given, window, roughly=roughly)
 
     def owes(self, query: Query, as_of_ns: int, guests: Guests | None) -> bool:
         """Return whether what a query looks at is still to be tracked.

@@ -227,6 +227,18 @@ class Binder:
             self.camera, self.view, looks, self.frames_per_region, (start_ns, end_ns)
         )
 
+    def video(self, query: Query) -> Clip:
+        """Return all frames of the window of a query, without regions.
+
+        Raises:
+            PixelReferError: NO_FRAMES or BAD_STAMP.
+        """
+        start_ns, end_ns = self.window(query)
+        frames = self.view.between(start_ns, end_ns)
+        if not frames:
+            raise PixelReferError(ErrorCode.NO_FRAMES, 'the window of the question has no image')
+        return Clip(self.camera, tuple(frames), (), start_ns, end_ns)
+
     def window(self, query: Query) -> tuple[int, int]:
         """Return the start and end of the time a query is about.
 
@@ -331,6 +343,8 @@ class Binder:
         for region in regions:
             new = self.given(region, end_ns)
             old = seen.get(new.stamp_ns)
+            if old is not None and guests is not None and guests.roughly:
+                continue
             if old is None or old.tracked or new.offset_ns <= old.offset_ns:
                 seen[new.stamp_ns] = new
         # A region that comes with the question may sit on a frame just after its time.

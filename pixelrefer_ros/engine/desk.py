@@ -9,7 +9,7 @@ import operator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Task
 from pixelrefer_ros.engine.jobs import DescribeJob, Job, QueryJob
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.scheduler import Scheduler, Ticket
     from pixelrefer_ros.engine.cameras import Camera, Cameras
     from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.grounding import Found
     from pixelrefer_ros.engine.types import EngineConfig, QueryHandle
+
+
+# How long what was found may take to be followed through its window; what there is then counts.
+_FOLLOWED_WITHIN_S = 10.0
 
 
 class Desk:
@@ -98,6 +103,51 @@ class Desk:
             self._reopen(displaced)
         return ticket
 
+    def follow_up(
+        self, ticket: Ticket[Job], found: Found
+    ) -> tuple[Ticket[Job], list[str]]:
+        """Have what a GROUND query found followed, and then described.
+
+        It is known from now on like any region that was given.
+
+        Args:
+            ticket: Of the query, while it runs.
+            found: What it found.
+
+        Returns:
+            The ticket of the rest of the query, and what was forgotten for the region.
+
+        Raises:
+            PixelReferError: The query was to stop; QUEUE_FULL; or those of ``Binder`` when the
+                key frame has left the buffer.
+        """
+        if ticket.stop is not None:
+            raise PixelReferError(*ticket.stop)
+        assert isinstance(ticket.payload, QueryJob)
+        camera = self._cameras.find(ticket.payload.camera)
+        now_s = self._clock()
+        job = QueryJob(camera.name, ticket.payload.handle, None, found=found)
+        self._settle(job, camera, new=True)
+        try:
+            (outcome,), problems, _ = self._cameras.add_regions([found.region])
+            if outcome is not None:
+                raise outcome
+            rest, displaced = self._scheduler.put(
+                job,
+                now_s=now_s,
+                priority=ticket.priority,
+                deadline_s=ticket.deadline_s,
+                held_until_s=-math.inf if job.clip else now_s + _FOLLOWED_WITHIN_S,
+            )
+        except PixelReferError:
+            job.leave_guests()
+            raise
+        if displaced is not None:
+            self._on_dropped()
+            self._reopen(displaced)
+        self.queue_due(camera)
+        return rest, problems
+
     def cancel(self, handle: QueryHandle, message: str) -> list[Ticket[Job]]:
         """Cancel one query; return its ticket when it waited. Needs no lock."""
         return self._scheduler.cancel(
@@ -143,8 +193,11 @@ class Desk:
             return
         job.as_of_ns = job.as_of_ns or camera.newest_ns() or 0
         query = job.settled()
+        if query.task == Task.GROUND:
+            job.clip = binder.video(query)
+            return
         if job.guests is None:
-            job.guests = camera.invite(query, binder)
+            job.guests = camera.invite(query, binder, roughly=job.found is not None)
         owed = camera.owes(query, query.stamp_ns, job.guests)
         if owed and not new:
             return
@@ -201,8 +254,12 @@ class Desk:
         binder = camera.binder(self._frames_per_region)
         if isinstance(job, QueryJob):
             if job.clip is None:
-                job.clip = binder.clip(job.settled(), job.guests)
+                query = job.settled()
+                is_ground = query.task == Task.GROUND
+                job.clip = binder.video(query) if is_ground else binder.clip(query, job.guests)
                 job.leave_guests()
+            if job.found is not None and job.guests is not None:
+                job.track = tuple(job.guests.seen(job.found.region.region_id))
             return job.clip
         clip = binder.region_clip(job.region_id)
         if clip is not None:

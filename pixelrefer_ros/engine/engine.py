@@ -5,17 +5,21 @@
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.scheduler import Scheduler
-from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task
 from pixelrefer_ros.engine.cameras import Cameras
 from pixelrefer_ros.engine.desk import Desk
 from pixelrefer_ros.engine.following import Following
-from pixelrefer_ros.engine.jobs import check_task, failed_answer
+from pixelrefer_ros.engine.jobs import check_task
 from pixelrefer_ros.engine.outbox import Outbox
+from pixelrefer_ros.engine.results import failed_answer
 from pixelrefer_ros.engine.runner import Runner
 from pixelrefer_ros.engine.statistics import collect
 from pixelrefer_ros.engine.types import QueryHandle
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     )
     from pixelrefer_ros.engine.cameras import Camera
     from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.grounding import Found, Grounder
     from pixelrefer_ros.engine.jobs import Job
     from pixelrefer_ros.engine.types import EngineConfig, EngineStats
 
@@ -71,6 +76,7 @@ class Engine:
         on_description: Callable[[Description], None],
         on_answer: Callable[[Answer], None],
         make_tracker: Callable[[], RegionTracker] | None = None,
+        grounder: Grounder | None = None,
         on_tracks: Callable[[Frame, tuple[Track, ...]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_problem: Callable[[str], None] = _log.warning,
@@ -85,6 +91,8 @@ class Engine:
                 own.
             make_tracker: Makes what follows the regions of one camera; called again when one
                 has failed. None: regions are only where they are given.
+            grounder: Finds what GROUND queries speak of, in the thread of the describer. None:
+                they are refused.
             on_tracks: Gets every kept frame of a camera once the tracker has been through it,
                 with the tracks of the regions it follows in the order they came. When regions
                 are given for that frame or catch up with it later, it comes again. Frames may
@@ -126,7 +134,11 @@ class Engine:
             clock,
             self._prepare,
             self._following.catch_up,
+            grounder,
+            self._follow_up,
+            lambda camera: self._cameras.find(camera).newest_ns() or 0,
         )
+        self._grounds = grounder is not None
 
     # Frames and regions
 
@@ -287,10 +299,12 @@ class Engine:
             on_progress: Gets (stage, text so far, jobs ahead of it); the stages are 'queued'
                 and those of the describer.
         """
+        if query.task == Task.GROUND and query.window_s <= 0:
+            query = replace(query, window_s=self._config.ground_window_s)
         handle = QueryHandle(query, on_answer or self._on_answer, on_progress, self._cancel)
         camera = query.camera
         try:
-            check_task(query)
+            check_task(query, grounds=self._grounds)
             with self._lock:
                 state = self._cameras.of_query(query)
                 camera = state.name
@@ -398,6 +412,16 @@ class Engine:
     def _prepare(self, job: Job) -> Clip | None:
         with self._lock:
             return self._desk.prepare(job)
+
+    def _follow_up(self, ticket: Ticket[Job], found: Found) -> None:
+        with self._lock:
+            rest, problems = self._desk.follow_up(ticket, found)
+        self._following.wake()
+        self._outbox.problem(*problems)
+        if ticket.stop is not None:  # a cancel came between
+            code, message = ticket.stop
+            waiting = self._scheduler.cancel(partial(operator.is_, rest), code, message)
+            self._outbox.fail(waiting, code, message)
 
     def _tracked(self, camera: Camera) -> None:
         with self._lock:

@@ -31,11 +31,23 @@ class Book(Protocol):
 
 
 class Guests:
-    """Hold the observations of the regions of one query. Not thread-safe."""
+    """Hold the observations of the regions of one query. Not thread-safe.
 
-    def __init__(self, given: Iterable[tuple[str, Observation]]) -> None:
-        """Take in what was given."""
+    Attributes:
+        roughly: Whether the tracker's outlines count more than those given.
+    """
+
+    def __init__(
+        self, given: Iterable[tuple[str, Observation]], *, roughly: bool = False
+    ) -> None:
+        """Take in what was given.
+
+        Args:
+            given: Ids, and where the regions are.
+            roughly: What the tracker makes of what was given counts more than that.
+        """
         self._open = True
+        self.roughly = roughly
         self._seen: dict[str, dict[int, Observation]] = {}
         for region_id, seen in given:
             self._seen.setdefault(region_id, {})[seen.stamp_ns] = seen
@@ -53,9 +65,19 @@ class Guests:
         return self._seen[region_id].get(stamp_ns)
 
     def track(self, region_id: str, stamp_ns: int, seen: Observation | None) -> None:
-        """Enter what a tracker saw of a region in a frame; what was given there stands."""
+        """Enter what a tracker saw of a region in a frame.
+
+        What was given there stands, unless it was given roughly.
+        """
         if seen is not None:
-            self._seen[region_id].setdefault(stamp_ns, seen)
+            known = self._seen[region_id].setdefault(stamp_ns, seen)
+            if self.roughly and not known.tracked:
+                self._seen[region_id][stamp_ns] = seen
+
+    def seen(self, region_id: str) -> list[Observation]:
+        """Return all that is known of a region, oldest first."""
+        known = self._seen.get(region_id, {})
+        return [known[stamp_ns] for stamp_ns in sorted(known)]
 
     def tracked(self, region_id: str) -> list[Observation]:
         """Return what a tracker saw of a region."""

@@ -4,19 +4,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import (
-    Answer,
-    Description,
     ErrorCode,
-    Evidence,
     PixelReferError,
     Query,
     Task,
-    Timings,
     Utterance,
 )
 from pixelrefer_ros.engine.clips import without_names
@@ -26,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pixelrefer_ros.core.describer import RegionDescriber
+    from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.scheduler import Ticket
-    from pixelrefer_ros.engine.clips import Clip, Look
+    from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.grounding import Found
     from pixelrefer_ros.engine.guests import Guests
     from pixelrefer_ros.engine.types import QueryHandle
 
@@ -42,6 +39,8 @@ class QueryJob:
         clip: What it looks at; None while an image it needs is still to come or to be tracked.
         as_of_ns: Newest image when it only waits for the tracker; else 0.
         guests: What is seen of the regions that came with it; None while they are not followed.
+        found: What a GROUND query was about, once that is known.
+        track: All that was seen of that in the window, oldest first, once it was followed.
     """
 
     camera: str
@@ -49,10 +48,18 @@ class QueryJob:
     clip: Clip | None
     as_of_ns: int = 0
     guests: Guests | None = None
+    found: Found | None = None
+    track: tuple[Observation, ...] = ()
+
+    @property
+    def query(self) -> Query:
+        """Return what is to be answered: the query, or what is left of it once all is found."""
+        asked = self.handle.query
+        return asked if self.found is None else self.found.query(asked)
 
     def settled(self) -> Query:
         """Return the query with the time it is about, when that is settled."""
-        query = self.handle.query
+        query = self.query
         return replace(query, stamp_ns=query.stamp_ns or self.as_of_ns)
 
     def leave_guests(self) -> None:
@@ -110,22 +117,34 @@ class Stopper:
         return self._ticket.stop or self._timeout
 
 
-def check_task(query: Query) -> None:
+def check_task(query: Query, *, grounds: bool) -> None:
     """Check that a query is one that can be served.
+
+    Args:
+        query: The query.
+        grounds: Whether there is a model that finds things from words.
 
     Raises:
         PixelReferError: UNSUPPORTED or BAD_REQUEST.
     """
     if query.task == Task.GROUND:
-        raise PixelReferError(
-            ErrorCode.UNSUPPORTED,
-            'finding things from words is not supported; ask about a region instead',
-        )
-    if query.task not in (Task.DESCRIBE, Task.ASK):
+        if not grounds:
+            raise PixelReferError(
+                ErrorCode.UNSUPPORTED,
+                'finding things from words needs a vision language model: set grounding.model or '
+                'grounding.url, or ask about a region instead',
+            )
+        if query.region_ids or query.regions:
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                'a GROUND query finds what its text speaks of and takes no regions; ask about '
+                'regions with ASK',
+            )
+    if query.task not in (Task.DESCRIBE, Task.ASK, Task.GROUND):
         raise PixelReferError(
             ErrorCode.BAD_REQUEST, f'task {query.task!r} is none of DESCRIBE, ASK, GROUND'
         )
-    if query.task == Task.ASK and not query.text.strip():
+    if query.task in (Task.ASK, Task.GROUND) and not query.text.strip():
         raise PixelReferError(ErrorCode.BAD_REQUEST, 'a question needs text')
 
 
@@ -204,102 +223,4 @@ def _join(said: Sequence[Utterance], text: str, canceled: bool) -> Utterance:
         vision_s=sum(one.vision_s for one in said),
         language_s=sum(one.language_s for one in said),
         canceled=canceled,
-    )
-
-
-def confidence(utterance: Utterance) -> float:
-    """Return the mean token probability of an utterance, in [0, 1]; 0 when it has none."""
-    if math.isnan(utterance.mean_logprob):
-        return 0.0
-    return math.exp(min(0.0, utterance.mean_logprob))
-
-
-def make_description(
-    clip: Clip, utterance: Utterance, timings: Timings, model: str
-) -> Description:
-    """Return the description of the one region of a clip."""
-    (look,) = clip.looks
-    newest = clip.frames[-1]
-    return Description(
-        camera=clip.camera,
-        region_id=look.region_id,
-        label=look.label,
-        stamp_ns=newest.stamp_ns,
-        frame_id=newest.frame_id,
-        text=utterance.text,
-        confidence=confidence(utterance),
-        box=look.observations[-1].box,
-        frame_stamps_ns=clip.stamps_ns,
-        timings=timings,
-        tokens_in=utterance.tokens_in,
-        tokens_out=utterance.tokens_out,
-        model=model,
-    )
-
-
-def make_answer(
-    query: Query, clip: Clip, utterance: Utterance, timings: Timings, model: str
-) -> Answer:
-    """Return the answer to a query, with what was looked at as its evidence."""
-    newest = clip.frames[-1]
-    return Answer(
-        query_id=query.query_id,
-        stamp_ns=newest.stamp_ns,
-        frame_id=newest.frame_id,
-        camera=clip.camera,
-        text=utterance.text,
-        confidence=confidence(utterance),
-        region_ids=tuple(look.region_id for look in clip.looks),
-        evidence=tuple(_evidence(clip, look) for look in clip.looks),
-        window_start_ns=clip.window_start_ns,
-        window_end_ns=clip.window_end_ns,
-        frame_stamps_ns=clip.stamps_ns,
-        timings=timings,
-        tokens_in=utterance.tokens_in,
-        tokens_out=utterance.tokens_out,
-        model=model,
-    )
-
-
-def _evidence(clip: Clip, look: Look) -> Evidence:
-    """Return where a region was seen; the score is 1 where it was given."""
-    newest = look.observations[-1]
-    frame_id = next(f.frame_id for f in clip.frames if f.stamp_ns == newest.stamp_ns)
-    track = tuple(seen.mask for seen in look.observations)
-    return Evidence(
-        camera=clip.camera,
-        region_id=look.region_id,
-        stamp_ns=newest.stamp_ns,
-        frame_id=frame_id,
-        box=newest.box,
-        mask=track[-1],
-        score=newest.score,
-        track_stamps_ns=tuple(seen.stamp_ns for seen in look.observations),
-        track_masks=track,
-    )
-
-
-def make_timings(
-    entered_s: float, started_s: float, ended_s: float, said: Utterance, clip: Clip
-) -> Timings:
-    """Return where the time went; tracking is that of the regions in the frames used."""
-    seen = [one for look in clip.looks for one in look.observations]
-    return Timings(
-        queue_s=max(0.0, started_s - entered_s),
-        preprocess_s=said.preprocess_s,
-        vision_s=said.vision_s,
-        language_s=said.language_s,
-        tracking_s=sum(one.tracking_s for one in seen),
-        total_s=max(0.0, ended_s - entered_s),
-    )
-
-
-def failed_answer(query: Query, camera: str, code: ErrorCode, message: str) -> Answer:
-    """Return the answer that says why there is none."""
-    return Answer(
-        query_id=query.query_id,
-        stamp_ns=query.stamp_ns,
-        camera=camera,
-        error_code=code,
-        error_msg=message,
     )

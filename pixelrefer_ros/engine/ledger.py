@@ -76,14 +76,21 @@ class Ledger:
         self._tracks.clear()
         self.here = None
 
-    def invite(self, regions: Sequence[tuple[Region, Observation]], window: FrameView) -> Guests:
+    def invite(
+        self,
+        regions: Sequence[tuple[Region, Observation]],
+        window: FrameView,
+        *,
+        roughly: bool = False,
+    ) -> Guests:
         """Let the regions that came with a query be followed through its window.
 
         Args:
             regions: With what they say about their frames.
             window: The frames of the window.
+            roughly: As of ``Guests``.
         """
-        guests = Guests((region.region_id, seen) for region, seen in regions)
+        guests = Guests(((region.region_id, seen) for region, seen in regions), roughly=roughly)
         for region, seen in regions:
             frame = self._camera.buffer.view().at(seen.stamp_ns)
             life = guests.life(region.region_id)

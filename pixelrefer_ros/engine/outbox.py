@@ -10,7 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import ErrorCode
-from pixelrefer_ros.engine.jobs import QueryJob, failed_answer
+from pixelrefer_ros.engine.jobs import QueryJob
+from pixelrefer_ros.engine.results import failed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

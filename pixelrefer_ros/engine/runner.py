@@ -6,21 +6,25 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Timings
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task, Timings
+from pixelrefer_ros.engine.grounding import find, grounded_answer
 from pixelrefer_ros.engine.jobs import (
     DescribeJob,
     Job,
     QueryJob,
     Stopper,
     classify,
+    run_describe,
+    run_query,
+)
+from pixelrefer_ros.engine.results import (
     failed_answer,
     make_answer,
     make_description,
     make_timings,
-    run_describe,
-    run_query,
 )
 
 if TYPE_CHECKING:
@@ -28,8 +32,9 @@ if TYPE_CHECKING:
 
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Scheduler, Ticket
-    from pixelrefer_ros.core.types import Utterance
+    from pixelrefer_ros.core.types import Answer, Utterance
     from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.grounding import Found, Grounder
     from pixelrefer_ros.engine.outbox import Outbox
     from pixelrefer_ros.engine.types import EngineConfig
 
@@ -52,6 +57,9 @@ class Runner:
         clock: Callable[[], float],
         prepare: Callable[[Job], Clip | None],
         before_step: Callable[[], None],
+        grounder: Grounder | None,
+        follow_up: Callable[[Ticket[Job], Found], None],
+        newest_ns: Callable[[str], int],
     ) -> None:
         """Join the parts; nothing runs yet.
 
@@ -63,6 +71,9 @@ class Runner:
             clock: Steady seconds.
             prepare: Returns what a job looks at; None drops it. Raises PixelReferError.
             before_step: Called by ``step`` before it takes a job.
+            grounder: Finds what GROUND queries speak of; None when nothing does.
+            follow_up: Queues the rest of a GROUND query. Raises PixelReferError.
+            newest_ns: Returns the stamp of the newest frame of a camera.
         """
         self._describer = describer
         self._config = config
@@ -71,6 +82,9 @@ class Runner:
         self._clock = clock
         self._prepare = prepare
         self._before_step = before_step
+        self._grounder = grounder
+        self._follow_up = follow_up
+        self._newest_ns = newest_ns
         self._model = threading.Lock()
         self._quit = threading.Event()
         self._worker: threading.Thread | None = None
@@ -167,17 +181,20 @@ class Runner:
             clip = self._prepare(job)
             if clip is None:
                 raise PixelReferError(ErrorCode.NO_FRAMES, 'there is nothing to look at')
+            if job.query.task == Task.GROUND:
+                clip = self._find(ticket, job, clip, started_s, stopper)
+                if clip is None:
+                    return
             said = run_query(
                 self._describer,
-                handle.query,
+                job.query,
                 clip,
                 stopper,
                 lambda stage, text: self._outbox.progress(handle, stage, text, 0),
             )
             failure = _failure(stopper, ticket, said)
             if failure is None:
-                timings, total_s = self._timings(ticket, started_s, said, clip)
-                answer = make_answer(handle.query, clip, said, timings, self._describer.name)
+                answer, total_s = self._make_answer(ticket, job, clip, said, started_s)
                 self._outbox.answer(handle, answer, total_s)
                 return
         except Exception as error:
@@ -188,6 +205,70 @@ class Runner:
         if failure[0] in _MODEL_FAULTS:
             self._outbox.problem(f"query '{handle.query_id}' failed: {failure[1]}")
         self._outbox.answer(handle, failed_answer(handle.query, job.camera, *failure))
+
+    def _find(
+        self,
+        ticket: Ticket[Job],
+        job: QueryJob,
+        video: Clip,
+        started_s: float,
+        stopper: Stopper,
+    ) -> Clip | None:
+        """Find what a GROUND query speaks of, and hand the rest of it on.
+
+        Returns:
+            None when the rest is a job of its own; else what is to be described now, because
+            the key frame has left the buffer while the model was at it.
+
+        Raises:
+            PixelReferError: NOT_GROUNDED, what the model raises, or why it was stopped.
+        """
+        assert self._grounder is not None  # or the query would have been refused
+        found = find(
+            self._grounder,
+            job.handle.query,
+            video,
+            ticket.entered_s,
+            started_s,
+            stopper,
+            lambda stage, text: self._outbox.progress(job.handle, stage, text, 0),
+        )
+        if found is None:
+            raise PixelReferError(ErrorCode.MODEL_ERROR, 'the model stopped by itself')
+        self._outbox.progress(job.handle, 'track', found.grounding.description, 0)
+        try:
+            self._follow_up(ticket, found)
+        except PixelReferError as error:
+            if stopper.cause is not None:
+                raise
+            self._outbox.problem(f"'{found.region.region_id}' is not followed: {error}")
+            job.found = found
+            return found.key_clip()
+        return None
+
+    def _make_answer(
+        self, ticket: Ticket[Job], job: QueryJob, clip: Clip, said: Utterance, started_s: float
+    ) -> tuple[Answer, float]:
+        """Return the answer to a query, and the seconds it took."""
+        found = job.found
+        if found is None:
+            timings, total_s = self._timings(ticket.entered_s, started_s, said, clip)
+            answer = make_answer(job.query, clip, said, timings, self._describer.name)
+        else:
+            track = job.track or clip.looks[0].observations
+            timings, total_s = self._timings(found.entered_s, found.started_s, said, clip)
+            if self._config.record_timings:
+                chat_s = sum(one.seconds for one in found.grounding.said)
+                timings = replace(
+                    timings,
+                    language_s=timings.language_s + chat_s,
+                    tracking_s=sum(one.tracking_s for one in track),
+                )
+            answer = grounded_answer(
+                job.handle.query, found, clip, track, said, timings, self._describer.name
+            )
+        age_ns = max(0, self._newest_ns(job.camera) - answer.stamp_ns)
+        return replace(answer, age_s=age_ns / NS_PER_S), total_s
 
     def _describe(self, ticket: Ticket[Job], job: DescribeJob) -> None:
         started_s = self._clock()
@@ -200,7 +281,7 @@ class Runner:
             said = run_describe(self._describer, clip, '', stopper)
             failure = _failure(stopper, ticket, said)
             if failure is None:
-                timings, total_s = self._timings(ticket, started_s, said, clip)
+                timings, total_s = self._timings(ticket.entered_s, started_s, said, clip)
                 description = make_description(clip, said, timings, self._describer.name)
                 self._outbox.description(description, total_s)
                 return
@@ -211,10 +292,10 @@ class Runner:
             self._outbox.problem(f"describing region '{job.region_id}' failed: {failure[1]}")
 
     def _timings(
-        self, ticket: Ticket[Job], started_s: float, said: Utterance, clip: Clip
+        self, entered_s: float, started_s: float, said: Utterance, clip: Clip
     ) -> tuple[Timings, float]:
         """Return the timings to publish, and the total for the statistics."""
-        timings = make_timings(ticket.entered_s, started_s, self._clock(), said, clip)
+        timings = make_timings(entered_s, started_s, self._clock(), said, clip)
         return timings if self._config.record_timings else Timings(), timings.total_s
 
 

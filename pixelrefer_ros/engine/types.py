@@ -33,6 +33,7 @@ class EngineConfig:
         buffer_full_rate_s: The newest seconds, which are not thinned.
         buffer_max_mib: Memory for the frames of all cameras together, split evenly.
         window_s: How far back descriptions and queries look when a query does not say.
+        ground_window_s: How far back a GROUND query looks when it does not say.
         describe_enabled: Whether regions are described unasked.
         describe_after_s: How long a new region is watched before its first description.
         describe_period_s: Time between descriptions of a region; 0 describes it once.
@@ -56,6 +57,7 @@ class EngineConfig:
     buffer_full_rate_s: float = 10.0
     buffer_max_mib: float = 512.0
     window_s: float = 2.0
+    ground_window_s: float = 8.0
     describe_enabled: bool = True
     describe_after_s: float = 1.0
     describe_period_s: float = 2.0
@@ -76,6 +78,7 @@ class EngineConfig:
         _check('buffer_full_rate_s', self.buffer_full_rate_s, 0.0, 86400.0)
         _check('buffer_max_mib', self.buffer_max_mib, 1.0)
         _check('window_s', self.window_s, 0.0, 86400.0)
+        _check('ground_window_s', self.ground_window_s, 0.001, 86400.0)
         _check('describe_after_s', self.describe_after_s, 0.0, 86400.0)
         _check('describe_period_s', self.describe_period_s, 0.0, 86400.0)
         _check('region_ttl_s', self.region_ttl_s, 0.001)

@@ -43,6 +43,9 @@ _STAGES = {
     'preprocess': Ask.Feedback.STAGE_PREPROCESS,
     'vision': Ask.Feedback.STAGE_VISION,
     'language': Ask.Feedback.STAGE_LANGUAGE,
+    'reason': Ask.Feedback.STAGE_REASON,
+    'ground': Ask.Feedback.STAGE_GROUND,
+    'track': Ask.Feedback.STAGE_TRACK,
 }
 _FEEDBACK_PERIOD_S = 0.05  # between two pieces of text of one goal
 _CANCEL_WAIT_S = 1.0

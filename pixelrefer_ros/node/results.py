@@ -198,6 +198,7 @@ def answer_from_msg(answer: ros.Answer) -> types.Answer:
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         model=answer.model,
+        age_s=seconds_from_msg(answer.age),
     )
 
 
@@ -219,6 +220,7 @@ def answer_to_msg(answer: types.Answer) -> ros.Answer:
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         model=answer.model,
+        age=seconds_to_msg(answer.age_s),
     )
     message.header.stamp = ns_to_stamp(answer.stamp_ns)
     message.header.frame_id = answer.frame_id

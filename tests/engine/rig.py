@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pixelrefer_ros.core.types import Frame, Track
+    from pixelrefer_ros.engine.grounding import Grounder
 
 
 class Rig:
@@ -26,6 +27,7 @@ class Rig:
         describer: ScriptedDescriber | None = None,
         clock: Callable[[], float] | None = None,
         tracker: TrackerScript | None = None,
+        grounder: Grounder | None = None,
         **settings: Any,
     ) -> None:
         settings = {'keep_rate_hz': 0.0, 'describe_enabled': False, **settings}
@@ -42,6 +44,7 @@ class Rig:
             on_description=self.descriptions.append,
             on_answer=self.answers.append,
             make_tracker=None if tracker is None else tracker.make,
+            grounder=grounder,
             on_tracks=self._take_tracks,
             clock=clock or self.clock,
             on_problem=self.problems.append,

@@ -1,0 +1,335 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Check that GROUND queries are answered with words and evidence, or with why not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from pixelrefer_ros.core import masks
+from pixelrefer_ros.core.sampling import spread
+from pixelrefer_ros.core.types import Box, ErrorCode, PixelReferError, Region, RegionKind, Task
+from pixelrefer_ros.grounding.chain import GroundingChain
+from pixelrefer_ros.grounding.profiles import load_profile
+from tests.chat_doubles import ScriptedChatModel
+from tests.doubles import TrackerScript
+from tests.engine.rig import ns, query
+from tests.engine.street import Street, at_ns, red_box
+
+if TYPE_CHECKING:
+    from pixelrefer_ros.core.types import Answer, Query
+    from pixelrefer_ros.engine import QueryHandle
+
+# The key frame of the tabletop profile is shown at this size.
+SHOWN = (224, 168)
+FRAMES = 20
+
+
+def frame_answer(number: int, what: str = 'a red thing') -> str:
+    answer = json.dumps([{'frame_idx': number, 'object description': what}])
+    return f'<think>The red one moves.</think><answer>{answer}</answer>'
+
+
+def box_answer(box: Box, width: int, height: int) -> str:
+    x, y = SHOWN[0] / width, SHOWN[1] / height
+    corners = [box.x * x, box.y * y, (box.x + box.width) * x, (box.y + box.height) * y]
+    return json.dumps([{'bbox_2d': corners, 'label': 'red'}])
+
+
+class Scene(Street):
+    """A street whose engine can be asked for things in words."""
+
+    def __init__(self, *said: Any, **settings: Any) -> None:
+        self.chat = ScriptedChatModel(said)
+        profile = replace(load_profile('tabletop'), frames=5)
+        super().__init__(
+            grounder=GroundingChain(self.chat, profile), **{'window_s': 1.0, **settings}
+        )
+
+    def ground(self, text: str = 'what moves?', **fields: Any) -> QueryHandle:
+        return self.ask(text, task=Task.GROUND, **fields)
+
+    def query(self, task: Task) -> Query:
+        return query('what moves?', task=task)
+
+    def box_of_red(self, i: int) -> str:
+        height, width = self.picture(i).image.shape[:2]
+        return box_answer(red_box(i), width, height)
+
+    @property
+    def answer(self) -> Answer:
+        (answer,) = self.answers
+        return answer
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """Return a street of 2 s; the key frame is its 11th, the third of those shown."""
+    one = Scene()
+    one.film(range(FRAMES))
+    one.chat.script = [frame_answer(2), one.box_of_red(10)]
+    return one
+
+
+def shown_key(scene: Scene) -> int:
+    """Return the stamp of the third picture that the chain is shown of the whole film."""
+    stamps = [at_ns(i) for i in range(FRAMES)]
+    return spread(stamps, 5)[2]
+
+
+def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
+    key_ns = shown_key(scene)
+    key = [at_ns(i) for i in range(FRAMES)].index(key_ns)
+    scene.chat.script[1] = scene.box_of_red(key)
+    scene.ground(query_id='q7')
+    scene.engine.run_until_idle()
+    answer = scene.answer
+    assert (answer.error_code, answer.error_msg) == (ErrorCode.OK, '')
+    assert answer.text.startswith('describe found-q7')
+    assert answer.region_ids == ('found-q7',)
+    assert len(answer.frame_stamps_ns) == 5
+    (evidence,) = answer.evidence
+    assert evidence.stamp_ns == key_ns
+    assert evidence.box == red_box(key)
+    assert evidence.reasoning == 'The red one moves.'
+    assert evidence.score == pytest.approx(0.5)
+    # followed both ways through the whole window, longer than that of descriptions
+    assert evidence.track_stamps_ns == tuple(at_ns(i) for i in range(FRAMES))
+    boxes = [masks.bounding_box(mask) for mask in evidence.track_masks if mask is not None]
+    assert boxes == [red_box(i) for i in range(FRAMES)]
+    assert evidence.mask == evidence.track_masks[key]
+    assert evidence.thumbnail is not None
+    assert evidence.thumbnail.dtype == np.uint8
+    assert answer.stamp_ns == at_ns(FRAMES - 1)
+    assert answer.age_s == 0
+    assert answer.model == 'scripted-chat + scripted'
+    assert answer.tokens_in > sum(len(call.pictures) for call in scene.chat.calls)
+    assert not scene.problems
+
+
+def test_what_was_found_is_followed_on(scene: Scene) -> None:
+    scene.chat.script[1] = scene.box_of_red(
+        [at_ns(i) for i in range(FRAMES)].index(shown_key(scene))
+    )
+    scene.ground(query_id='q')
+    scene.engine.run_until_idle()
+    scene.film(range(FRAMES, FRAMES + 5))
+    (track,) = scene.engine.tracks('')
+    assert (track.region_id, track.label) == ('found-q', 'a red thing')
+    assert track.box == red_box(FRAMES + 4)
+    scene.ask('what is {found-q}?')
+    scene.engine.run_until_idle()
+    assert scene.answers[-1].error_code == ErrorCode.OK
+
+
+def test_the_window_is_as_asked(scene: Scene) -> None:
+    scene.chat.script = [frame_answer(4), scene.box_of_red(15)]
+    scene.ground(window_s=1.0, stamp_ns=at_ns(15))
+    scene.engine.run_until_idle()
+    answer = scene.answer
+    assert answer.error_code == ErrorCode.OK
+    assert (answer.window_start_ns, answer.window_end_ns) == (at_ns(5), at_ns(15))
+    assert answer.frame_stamps_ns[0] == at_ns(5)
+    assert answer.evidence[0].track_stamps_ns == tuple(at_ns(i) for i in range(5, 16))
+    assert answer.age_s == pytest.approx((FRAMES - 1 - 15) / 10)
+
+
+def test_the_outline_of_the_tracker_counts_more_than_the_box(scene: Scene) -> None:
+    """The box of the model is a little too large; the tracker knows better."""
+    height, width = scene.picture(0).image.shape[:2]
+    key = [at_ns(i) for i in range(FRAMES)].index(shown_key(scene))
+    true = red_box(key)
+    large = Box(true.x - 1, true.y - 1, true.width + 2, true.height + 2)
+    scene.chat.script[1] = box_answer(large, width, height)
+    scene.ground()
+    scene.engine.run_until_idle()
+    (evidence,) = scene.answer.evidence
+    assert evidence.box == large
+    assert evidence.mask is not None
+    assert masks.bounding_box(evidence.mask) == true
+
+
+@pytest.mark.parametrize(
+    ('said', 'words'),
+    [
+        (['I do not know.'], 'named no frame'),
+        ([frame_answer(77)], 'was not shown'),
+        ([frame_answer(2), 'There.'], 'gave no box'),
+        ([frame_answer(2), '[{"bbox_2d": [5, 5, 5, 5]}]'], 'without area'),
+        (['<think>Nothing moves.</think><answer>[]</answer>'], 'is not in the video'),
+    ],
+)
+def test_what_is_not_found_is_said(scene: Scene, said: list[str], words: str) -> None:
+    scene.chat.script = list(said)
+    scene.ground('what fell?')
+    scene.engine.run_until_idle()
+    answer = scene.answer
+    assert answer.error_code == ErrorCode.NOT_GROUNDED
+    assert "'what fell?'" in answer.error_msg
+    assert words in answer.error_msg
+    assert not scene.describer.calls
+    assert scene.engine.list_regions() == []
+    scene.ask('what is it?', regions=(scene.region_of('red', 19, red_box(19)),))
+    scene.engine.run_until_idle()
+    assert scene.answers[-1].error_code == ErrorCode.OK
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'),
+    [
+        (PixelReferError(ErrorCode.MODEL_ERROR, 'the server is away'), ErrorCode.MODEL_ERROR),
+        (PixelReferError(ErrorCode.OUT_OF_MEMORY, 'too much'), ErrorCode.OUT_OF_MEMORY),
+        (RuntimeError('broken'), ErrorCode.MODEL_ERROR),
+    ],
+)
+@pytest.mark.parametrize('turn', [0, 1])
+def test_a_model_that_fails(scene: Scene, error: Exception, code: ErrorCode, turn: int) -> None:
+    scene.chat.script[turn] = error
+    scene.ground()
+    scene.engine.run_until_idle()
+    assert scene.answer.error_code == code
+    assert scene.problems
+    assert scene.chat.forgotten == 1
+
+
+def test_an_engine_without_a_grounder_says_what_it_needs() -> None:
+    one = Street()
+    one.film([0])
+    one.ask('what moves?', task=Task.GROUND)
+    (answer,) = one.answers
+    assert answer.error_code == ErrorCode.UNSUPPORTED
+    assert 'grounding.model' in answer.error_msg
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {'text': '  '},
+        {'region_ids': ('a',)},
+        {'regions': (Region('a', RegionKind.BOX, box=Box(1, 1, 4, 4)),)},
+    ],
+)
+def test_a_bad_request_is_refused_at_once(scene: Scene, fields: dict[str, Any]) -> None:
+    scene.ground(**fields)
+    assert scene.answer.error_code == ErrorCode.BAD_REQUEST
+    assert not scene.chat.calls
+
+
+def test_before_any_image() -> None:
+    one = Scene()
+    one.ground()
+    one.engine.run_until_idle()
+    assert one.answer.error_code == ErrorCode.NO_FRAMES
+
+
+def test_a_key_frame_that_has_left_the_buffer_is_described_by_itself() -> None:
+    one = Scene(buffer_window_s=1.0, buffer_full_rate_s=1.0)
+    one.film(range(11))
+    one.chat.script = [frame_answer(0), one.box_of_red(0)]
+    one.chat.on_token = lambda _: one.film_later()  # type: ignore[attr-defined]
+    coming = iter(range(11, 40))
+    one.film_later = lambda: one.film([i for i in [next(coming, None)] if i], run=False)  # type: ignore[attr-defined]
+    one.ground()
+    one.engine.run_until_idle()
+    answer = one.answer
+    assert answer.error_code == ErrorCode.OK
+    assert answer.evidence[0].track_stamps_ns == (at_ns(0),)
+    assert answer.age_s > 1
+    assert any('is not followed' in problem for problem in one.problems)
+
+
+def test_progress_tells_the_stages(scene: Scene) -> None:
+    told: list[tuple[str, str]] = []
+    scene.engine.submit(
+        scene.query(Task.GROUND),
+        on_progress=lambda stage, text, _: told.append((stage, text)),
+    )
+    scene.engine.run_until_idle()
+    stages = list(dict.fromkeys(stage for stage, _ in told))
+    assert stages[:3] == ['queued', 'reason', 'ground']
+    assert stages.index('track') > stages.index('ground')
+    assert stages[-1] == 'language'
+    assert ('track', 'a red thing') in told
+
+
+@pytest.mark.parametrize('turn', [1, 2])
+def test_cancel_ends_either_turn_at_the_next_token(scene: Scene, turn: int) -> None:
+    handles: list[QueryHandle] = []
+
+    def cancel(said: str) -> None:
+        if len(scene.chat.calls) == turn and said:
+            handles[0].cancel()
+
+    scene.chat.on_token = cancel
+    handles.append(scene.ground())
+    scene.engine.run_until_idle()
+    assert scene.answer.error_code == ErrorCode.CANCELED
+    assert len(scene.chat.calls) == turn
+    assert scene.engine.list_regions() == []
+
+
+def test_cancel_while_it_is_followed() -> None:
+    """Live: the tracker is held up, the query waits for it, and is canceled."""
+    script = TrackerScript()
+    one = Scene(tracker=script)
+    one.film(range(FRAMES))
+    one.chat.script = [frame_answer(2), one.box_of_red(10)]
+    script.gate = threading.Event()
+    one.engine.start()
+    try:
+        handle = one.ground()
+        while one.engine.list_regions() == []:
+            assert not handle.wait(0.01)
+        handle.cancel()
+        assert handle.wait(10.0)
+        assert one.answer.error_code == ErrorCode.CANCELED
+    finally:
+        script.gate.set()
+        one.engine.stop()
+
+
+def test_the_deadline_counts_for_all_of_it(scene: Scene) -> None:
+    scene.chat.on_token = lambda said: scene.clock.advance(1.0)
+    scene.ground(deadline_s=3.0)
+    scene.engine.run_until_idle()
+    assert scene.answer.error_code == ErrorCode.TIMEOUT
+
+
+def test_a_jump_of_the_clock_ends_it(scene: Scene) -> None:
+    def jump(said: str) -> None:
+        if len(scene.chat.calls) == 2 and not said:
+            scene.engine.add_frame(replace(scene.picture(0), stamp_ns=ns(1)))
+
+    scene.chat.on_token = jump
+    scene.ground()
+    scene.engine.run_until_idle()
+    assert scene.answer.error_code == ErrorCode.CLOCK_JUMP
+    assert scene.engine.list_regions() == []
+
+
+def test_a_region_question_of_higher_priority_goes_first(scene: Scene) -> None:
+    scene.point('red', 19)
+    scene.ground(query_id='words', priority=1)
+    scene.ask('what is {red}?', query_id='region', priority=5)
+    scene.engine.run_until_idle()
+    assert [answer.query_id for answer in scene.answers] == ['region', 'words']
+
+
+def test_equal_runs_give_equal_answers() -> None:
+    answers = []
+    for _ in range(2):
+        one = Scene(record_timings=False)
+        one.film(range(FRAMES))
+        one.chat.script = [frame_answer(2), one.box_of_red(10)]
+        one.ground()
+        one.engine.run_until_idle()
+        answers.append(replace(one.answer, evidence=()))
+        evidence = one.answer.evidence[0]
+        answers.append(replace(evidence, thumbnail=None))
+    assert answers[:2] == answers[2:]
