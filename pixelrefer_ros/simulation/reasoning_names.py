@@ -1,0 +1,89 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Name the things of a reasoning clip so that everyone knows which is meant."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+from pixelrefer_ros.simulation.reasoning_clips import MIN_GAP_X
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip
+
+Noun = tuple[str, str, str]
+"""Size, colour and shape that a thing must have; '' where any will do."""
+ANY: Noun = ('', '', '')
+
+
+def fits(actor: Actor, noun: Noun) -> bool:
+    """Tell whether a thing has what a noun says."""
+    return all(not want or want == has for want, has in zip(noun, actor.look, strict=True))
+
+
+def fitting(actor: Actor) -> list[Noun]:
+    """Return the nouns that fit a thing, but for those that name its size alone or nothing."""
+    return [(s, c, f) for s, c, f in product(*(('', part) for part in actor.look)) if c or f]
+
+
+def words_of(noun: Noun) -> str:
+    """Return a noun's words, "thing" for a missing shape."""
+    return ' '.join(part for part in (*noun[:2], noun[2] or 'thing') if part)
+
+
+def _unique(clip: ReasoningClip, thing: int, noun: Noun) -> bool:
+    return sum(fits(a, noun) for a in clip.actors) == 1 and fits(clip.actors[thing], noun)
+
+
+def _twin(clip: ReasoningClip, thing: int) -> int | None:
+    look = clip.actors[thing].look
+    return next((k for k, a in enumerate(clip.actors) if k != thing and a.look == look), None)
+
+
+def called(clip: ReasoningClip, thing: int) -> str | None:
+    """Return a thing's name in a clip, with its article.
+
+    Colour and shape, with the size where another thing shares them, with the side where one
+    looks the same (in the first frame); None when the side is not clear.
+    """
+    size, colour, shape = clip.actors[thing].look
+    for noun in (('', colour, shape), (size, colour, shape)):
+        if _unique(clip, thing, noun):
+            return f'the {words_of(noun)}'
+    twin = _twin(clip, thing)
+    if twin is None:
+        return None
+    gap = clip.actors[twin].x[0] - clip.actors[thing].x[0]
+    if not abs(gap) >= MIN_GAP_X:  # NaN where one is not visible
+        return None
+    side = 'left' if gap > 0 else 'right'
+    return f'the {side} {words_of((size, colour, shape))}'
+
+
+def pointed_at(clip: ReasoningClip, thing: int, rng: np.random.Generator) -> str | None:
+    """Name a thing in a question, by any of its looks that no other thing shares; or None."""
+    nouns = [n for n in fitting(clip.actors[thing]) if _unique(clip, thing, n)]
+    if not nouns:
+        return None
+    # The fuller names are the commoner ones.
+    weights = [sum(map(bool, n)) ** 1.5 for n in nouns]
+    total = sum(weights)
+    return f'the {words_of(nouns[int(rng.choice(len(nouns), p=[w / total for w in weights]))])}'
+
+
+def describe(clip: ReasoningClip, thing: int, frame: int) -> str | None:
+    """Describe what a thing looks like in a sampled frame, with its article.
+
+    Where another visible thing looks the same, the side is added; None when it is not clear.
+    """
+    actor, twin = clip.actors[thing], _twin(clip, thing)
+    text = f'the {words_of(actor.look)}'
+    if twin is None or not clip.actors[twin].visible[frame]:
+        return text
+    gap = clip.actors[twin].x[frame] - actor.x[frame]
+    if not abs(gap) >= MIN_GAP_X:
+        return None
+    return f'{text} on the {"left" if gap > 0 else "right"}'
