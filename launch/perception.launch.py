@@ -97,6 +97,31 @@ def generate_launch_description() -> LaunchDescription:
             "file's model.device.",
         ),
         DeclareLaunchArgument(
+            'tracking',
+            default_value='',
+            description='How regions are followed: anchored, sam2, auto or none. Empty: the '
+            "parameter file's tracking.backend.",
+        ),
+        DeclareLaunchArgument(
+            'grounding_model',
+            default_value='',
+            description='Vision language model that answers GROUND queries: a folder, a hub name '
+            "fetched before, or with grounding_url the server's name for it. Empty: the parameter "
+            "file's grounding.model.",
+        ),
+        DeclareLaunchArgument(
+            'grounding_url',
+            default_value='',
+            description='Base URL of an OpenAI-compatible server that runs that model. Empty: the '
+            "parameter file's grounding.url.",
+        ),
+        DeclareLaunchArgument(
+            'grounding_profile',
+            default_value='',
+            description='How that model is asked: revseg, qwen2.5-vl, qwen3-vl, a YAML file, or '
+            "auto. Empty: the parameter file's grounding.profile.",
+        ),
+        DeclareLaunchArgument(
             'cameras',
             default_value='',
             description='Camera names with commas between, each an input <name>/image. Empty: '
@@ -126,7 +151,14 @@ def start_node(context: LaunchContext) -> list[Action]:
         return LaunchConfiguration(name).perform(context)
 
     overrides: dict[str, object] = {'use_sim_time': value('use_sim_time') == 'true'}
-    for argument, parameter in (('model', 'model.name'), ('device', 'model.device')):
+    for argument, parameter in (
+        ('model', 'model.name'),
+        ('device', 'model.device'),
+        ('tracking', 'tracking.backend'),
+        ('grounding_model', 'grounding.model'),
+        ('grounding_url', 'grounding.url'),
+        ('grounding_profile', 'grounding.profile'),
+    ):
         if value(argument):
             overrides[parameter] = value(argument)
     if value('cameras'):

@@ -63,6 +63,7 @@ class ScriptedChatModel:
         on_token: Called before each token, with the text so far.
         calls: What was asked.
         forgotten: How often ``forget`` was called.
+        why_away: What ``trouble`` returns.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ScriptedChatModel:
         self.script = list(script)
         self.calls: list[ChatCall] = []
         self.forgotten = 0
+        self.why_away = ''
         self.gate: threading.Event | None = None
         self.started = threading.Event()
         self.on_token: Callable[[str], None] | None = None
@@ -110,6 +112,10 @@ class ScriptedChatModel:
             return self._say(text, call, should_stop or (lambda: False), on_text)
         finally:
             self._busy.release()
+
+    def trouble(self) -> str:
+        """Return what the test has put there."""
+        return self.why_away
 
     def forget(self) -> None:
         """Forget the conversation."""

@@ -120,3 +120,10 @@ class ChatModel(Protocol):
     def forget(self) -> None:
         """Free what is kept of the last conversation."""
         ...
+
+    def trouble(self) -> str:
+        """Return why the model cannot reply now; '' when it can, as far as is known.
+
+        May be called by any thread.
+        """
+        ...

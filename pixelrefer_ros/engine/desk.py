@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # How long what was found may take to be followed through its window; what there is then counts.
 _FOLLOWED_WITHIN_S = 10.0
+FOUND_MAX = 8
+"""Regions that GROUND queries found are followed on, of each camera so many, the newest ones."""
 
 
 class Desk:
@@ -58,6 +60,7 @@ class Desk:
         self._clock = clock
         self._on_dropped = on_dropped
         self._open = True
+        self._found: dict[str, list[str]] = {}  # ids by camera, in the order they were found
 
     def open(self) -> None:
         """Take in jobs."""
@@ -108,7 +111,8 @@ class Desk:
     ) -> tuple[Ticket[Job], list[str]]:
         """Have what a GROUND query found followed, and then described.
 
-        It is known from now on like any region that was given.
+        It is known from now on like any region that was given, until ``FOUND_MAX`` newer ones
+        have been found.
 
         Args:
             ticket: Of the query, while it runs.
@@ -145,6 +149,7 @@ class Desk:
         if displaced is not None:
             self._on_dropped()
             self._reopen(displaced)
+        self._forget_oldest_found(camera, found.region.region_id)
         self.queue_due(camera)
         return rest, problems
 
@@ -265,6 +270,15 @@ class Desk:
         if clip is not None:
             camera.plan.looked(job.region_id, camera.store.newest(job.region_id).given_ns)
         return clip
+
+    def _forget_oldest_found(self, camera: Camera, newest_id: str) -> None:
+        """Let what was found longest ago go, so that questions do not pile regions up."""
+        ids = self._found.setdefault(camera.name, [])
+        if newest_id in ids:
+            ids.remove(newest_id)
+        ids.append(newest_id)
+        if len(ids) > FOUND_MAX:
+            self.forget(camera, camera.store.remove([ids.pop(0)]))
 
     def _reopen(self, ticket: Ticket[Job]) -> None:
         """Let a description that never ran be due again."""

@@ -51,13 +51,12 @@ _NOT_FOUND: Final = {
 
 
 class Grounder(Protocol):
-    """Find what a question speaks of in a clip; ``grounding.GroundingChain`` does.
+    """Find what a question speaks of in a clip; ``grounding.GroundingChain`` does."""
 
-    Attributes:
-        name: Of the model, as it appears in the results.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Return the name of the model, as it appears in the results."""
+        ...
 
     def ground(
         self,

@@ -53,11 +53,7 @@ _DEGENERATE: Final = 'The box has no area inside the picture.'
 
 
 class GroundingChain:
-    """Ask a vision language model which frame shows a target, and where in it.
-
-    Attributes:
-        name: Of the model, as it appears in the results.
-    """
+    """Ask a vision language model which frame shows a target, and where in it."""
 
     def __init__(self, model: ChatModel, profile: Profile, *, single_turn: bool = False) -> None:
         """Set whom to ask and how.
@@ -85,10 +81,18 @@ class GroundingChain:
                 f"grounding profile '{profile.name}' has no prompts.single: add one, or ask in "
                 'two turns',
             )
-        self.name = model.name
         self._model = model
         self._profile = profile
         self._single_turn = single_turn
+
+    @property
+    def name(self) -> str:
+        """Return the name of the model; a server may tell it late."""
+        return self._model.name
+
+    def trouble(self) -> str:
+        """Return why the model cannot reply now; '' when it can, as far as is known."""
+        return self._model.trouble()
 
     def ground(
         self,

@@ -54,17 +54,20 @@ class Diagnostics:
         stats: EngineStats | None,
         tracks: Mapping[str, Sequence[Track]],
         problems: tuple[int, str],
+        grounding_trouble: str,
         no_image_warn_s: float,
     ) -> None:
         """Publish the state of everything.
 
         Args:
             state: Lifecycle state.
-            model: What is known of the model: name, device, tracker, why it failed to load.
+            model: What is known of the models: name, device, tracker, what answers GROUND
+                queries, why one failed to load.
             cameras: How the inputs do, by camera name.
             stats: The engine's; None while the node is not active.
             tracks: The newest of each camera; empty when nothing follows the regions.
             problems: How many things were given up since activation, and why the last was.
+            grounding_trouble: Why GROUND queries cannot be answered now; '' when they can.
             no_image_warn_s: When a silent camera is worth a warning; 0 for never.
         """
         if self._publisher is None:
@@ -72,6 +75,8 @@ class Diagnostics:
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         array.status = [self._model(state, model)]
+        if 'grounding' in model:
+            array.status.append(self._grounding(model['grounding'], grounding_trouble))
         for name, report in cameras.items():
             array.status.append(self._camera(name, report, stats, no_image_warn_s))
         if stats is not None:
@@ -101,6 +106,10 @@ class Diagnostics:
         elif state == 'configuring':
             message = f'loading {model.get("name", "the model")}'
         return self._status('model', level, message, {'state': state, **model})
+
+    def _grounding(self, name: str, trouble: str) -> Any:
+        level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
+        return self._status('grounding', level, trouble or f'{name} answers', {'model': name})
 
     def _camera(
         self, name: str, report: CameraReport, stats: EngineStats | None, warn_s: float

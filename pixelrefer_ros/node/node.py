@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import Answer, Query
     from pixelrefer_ros.engine import Engine, QueryHandle
+    from pixelrefer_ros.grounding.chain import GroundingChain
     from pixelrefer_ros.node.parameters import NodeParameters
 
     DescriberFactory = Callable[[NodeParameters], RegionDescriber]
+    GrounderFactory = Callable[[NodeParameters], GroundingChain | None]
     MakeTracker = Callable[[], RegionTracker]
 
 _WATCH_PERIOD_S = 0.5
@@ -79,6 +81,20 @@ def load_describer(parameters: NodeParameters) -> RegionDescriber:
     return describer
 
 
+def load_grounder(parameters: NodeParameters) -> GroundingChain | None:
+    """Load what finds things from words; None when no model is named for it.
+
+    Raises:
+        PixelReferError: BAD_REQUEST, MODEL_ERROR or OUT_OF_MEMORY with what to do.
+    """
+    if not parameters.grounds:
+        return None
+    # imported here: who grounds nothing needs none of it
+    from pixelrefer_ros.grounding.load import load_grounder as load
+
+    return load(parameters.chat_settings(), parameters.grounding_profile)
+
+
 class PixelReferNode(LifecycleNodeMixin, Node):
     """Describe regions of camera images and answer questions about them.
 
@@ -90,12 +106,14 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         self,
         *,
         describer_factory: DescriberFactory = load_describer,
+        grounder_factory: GrounderFactory = load_grounder,
         **kwargs: Any,
     ) -> None:
         """Create the node in the unconfigured state.
 
         Args:
             describer_factory: Loads the model when the node is configured.
+            grounder_factory: Loads what answers GROUND queries then, or returns None.
             kwargs: As for rclpy.node.Node: context, namespace, parameter_overrides, ...
         """
         Node.__init__(self, 'pixelrefer', **kwargs)
@@ -103,7 +121,9 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=SlowCallbackGroup())
         self._keep_refused_transitions_from_ending_the_node()
         self._describer_factory = describer_factory
+        self._grounder_factory = grounder_factory
         self._describer: RegionDescriber | None = None
+        self._grounder: GroundingChain | None = None
         self._make_tracker: MakeTracker | None = None
         self._outputs: Outputs | None = None
         self._session: Session | None = None
@@ -149,6 +169,9 @@ class PixelReferNode(LifecycleNodeMixin, Node):
             self.get_logger().info(f'loading model {parameters.model_name!r} ...')
             self._describer = self._describer_factory(parameters)
             self._model['name'] = self._describer.name
+            self._grounder = self._grounder_factory(parameters)
+            if self._grounder is not None:
+                self._model['grounding'] = self._grounder.name
             self._outputs = Outputs(self)
         except Exception as error:
             return self._failed('configure', error)
@@ -166,6 +189,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
                 read_parameters(self),
                 self._describer,
                 self._make_tracker,
+                self._grounder,
                 self._outputs,
                 self._next_id,
             )
@@ -221,7 +245,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
             session.close()
 
     def _free_model(self) -> None:
-        self._describer = None
+        self._describer = self._grounder = None
         self._make_tracker = None
         if self._outputs is not None:
             self._outputs.destroy()
@@ -302,6 +326,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
                 session.engine.stats() if session else None,
                 session.tracks() if session else {},
                 session.problems() if session else (0, ''),
+                self._grounder.trouble() if self._grounder is not None else '',
                 self.get_parameter('no_image_warn_s').value,
             )
         except Exception as error:  # a callback must not end the node

@@ -8,17 +8,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import SetParametersResult
 
 from pixelrefer_ros.engine import EngineConfig
+from pixelrefer_ros.node.grounding_parameters import GroundingParameters
+from pixelrefer_ros.node.parameter import ANY_TIME, STOPPED, UNCONFIGURED, descriptor
+from pixelrefer_ros.node.parameter import parameter as _parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,38 +26,8 @@ if TYPE_CHECKING:
 
 _CAMERA_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
 
-UNCONFIGURED = 'unconfigured'
-"""Can change in the unconfigured state only: the model or the inputs depend on it."""
-STOPPED = 'stopped'
-"""Can change in every state but active; used at the next activation."""
-ANY_TIME = 'any time'
-
-
-def _parameter(
-    name: str,
-    default: Any,
-    description: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    change: str = STOPPED,
-    read_only: bool = False,
-) -> Any:
-    metadata = {
-        'name': name,
-        'description': description,
-        'low': low,
-        'high': high,
-        'choices': choices,
-        'change': change,
-        'read_only': read_only,
-    }
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
-class NodeParameters:
+class NodeParameters(GroundingParameters):
     """Hold the node's parameters; each field names its ROS parameter and what it may be."""
 
     cameras: tuple[str, ...] = _parameter(
@@ -269,6 +237,7 @@ class NodeParameters:
         for name, device in (
             ('model.device', self.model_device),
             ('tracking.device', self.tracking_device),
+            ('grounding.device', self.grounding_device),
         ):
             if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', device):
                 raise ValueError(f"{name} {device!r}: give 'auto', 'cpu', 'cuda' or 'cuda:N'")
@@ -281,6 +250,7 @@ class NodeParameters:
                 raise ValueError(
                     f'{item.metadata["name"]} {value!r}: give one of {", ".join(choices)}'
                 )
+        self._check_grounding()
         self.engine_config()
 
     def engine_config(self) -> EngineConfig:
@@ -299,7 +269,7 @@ def declare_parameters(node: Node) -> None:
     """Declare every parameter with its description and range; overrides apply."""
     for item in fields(NodeParameters):
         value = list(item.default) if isinstance(item.default, tuple) else item.default
-        node.declare_parameter(item.metadata['name'], value, _descriptor(item))
+        node.declare_parameter(item.metadata['name'], value, descriptor(item))
 
 
 def read_parameters(node: Node, changes: Sequence[Parameter] = ()) -> NodeParameters:
@@ -359,22 +329,3 @@ def check_changes(
 
 def _refuse(reason: str) -> SetParametersResult:
     return SetParametersResult(successful=False, reason=reason)
-
-
-def _descriptor(item: Any) -> ParameterDescriptor:
-    about = item.metadata
-    descriptor = ParameterDescriptor(
-        description=about['description'], read_only=about['read_only']
-    )
-    if about['choices']:
-        descriptor.additional_constraints = f'one of {", ".join(about["choices"])}'
-    if about['low'] is not None:
-        if isinstance(item.default, int):
-            descriptor.integer_range = [
-                IntegerRange(from_value=about['low'], to_value=about['high'], step=1)
-            ]
-        else:
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=about['low'], to_value=about['high'])
-            ]
-    return descriptor

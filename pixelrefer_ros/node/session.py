@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import Description, Frame, Track
+    from pixelrefer_ros.engine.grounding import Grounder
     from pixelrefer_ros.node.outputs import Outputs
     from pixelrefer_ros.node.parameters import NodeParameters
 
@@ -40,6 +41,7 @@ class Session:
         parameters: NodeParameters,
         describer: RegionDescriber,
         make_tracker: Callable[[], RegionTracker] | None,
+        grounder: Grounder | None,
         outputs: Outputs,
         next_id: Callable[[], str],
     ) -> None:
@@ -50,6 +52,7 @@ class Session:
             parameters: Its parameters, read at activation.
             describer: The loaded model.
             make_tracker: Makes what follows the regions of a camera; None for nothing.
+            grounder: Answers GROUND queries; None when nothing does.
             outputs: Where results go.
             next_id: Makes ids for queries that have none.
         """
@@ -69,11 +72,10 @@ class Session:
             on_answer=outputs.answer,
             on_problem=self.problem,
             make_tracker=make_tracker,
+            grounder=grounder,
             on_tracks=self._tracked,
         )
-        self.painter = Painter(
-            self.engine, outputs, self.problem, tracking=self._tracking
-        )
+        self.painter = Painter(self.engine, outputs, self.problem, tracking=self._tracking)
         self.engine.start()
         clock = node.get_clock()
         self._jumps = clock.create_jump_callback(

@@ -15,6 +15,7 @@ import pytest
 from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.sampling import spread
 from pixelrefer_ros.core.types import Box, ErrorCode, PixelReferError, Region, RegionKind, Task
+from pixelrefer_ros.engine.desk import FOUND_MAX
 from pixelrefer_ros.grounding.chain import GroundingChain
 from pixelrefer_ros.grounding.profiles import load_profile
 from tests.chat_doubles import ScriptedChatModel
@@ -126,6 +127,16 @@ def test_what_was_found_is_followed_on(scene: Scene) -> None:
     scene.ask('what is {found-q}?')
     scene.engine.run_until_idle()
     assert scene.answers[-1].error_code == ErrorCode.OK
+
+
+def test_only_the_newest_finds_are_followed_on(scene: Scene) -> None:
+    for number in range(FOUND_MAX + 3):
+        scene.chat.script = [frame_answer(2), scene.box_of_red(10)]
+        scene.ground(query_id=f'q{number}')
+        scene.engine.run_until_idle()
+    assert all(answer.error_code == ErrorCode.OK for answer in scene.answers)
+    known = [region.region_id for region in scene.engine.list_regions()]
+    assert known == [f'found-q{number}' for number in range(3, FOUND_MAX + 3)]
 
 
 def test_the_window_is_as_asked(scene: Scene) -> None:

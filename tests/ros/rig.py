@@ -22,7 +22,7 @@ from pixelrefer_ros.core.types import NS_PER_S
 from pixelrefer_ros.node.conversions import ns_to_stamp
 from pixelrefer_ros.node.executor import TransportExecutor
 from pixelrefer_ros.node.images import fill_image
-from pixelrefer_ros.node.node import PixelReferNode
+from pixelrefer_ros.node.node import PixelReferNode, load_grounder
 from pixelrefer_ros.srv import ListRegions
 from tests.doubles import ScriptedDescriber
 
@@ -167,6 +167,7 @@ class Bench:
         parameters: dict[str, Any] | None = None,
         describer: Any = None,
         factory: Any = None,
+        grounder: Any = None,
         namespace: str = '',
         activate: bool = True,
         cli_args: list[str] | None = None,
@@ -177,6 +178,7 @@ class Bench:
         self.describer = describer or ScriptedDescriber()
         self.node = PixelReferNode(
             describer_factory=factory or (lambda parameters: self.describer),
+            grounder_factory=grounder or load_grounder,
             context=self.context,
             namespace=namespace,
             cli_args=cli_args,

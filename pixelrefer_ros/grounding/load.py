@@ -1,0 +1,64 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Put a grounding chain together from a model and a profile."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.grounding.chain import GroundingChain
+from pixelrefer_ros.grounding.profiles import load_profile, shipped_profiles
+from pixelrefer_ros.models.chat.load import load_chat
+from pixelrefer_ros.models.registry import resolve
+
+if TYPE_CHECKING:
+    from pixelrefer_ros.models.chat.settings import ChatSettings
+
+AUTO = 'auto'
+"""Name of no profile: the one for the model's architecture."""
+
+_PROFILE_OF: Final = {'qwen2_5_vl': 'qwen2.5-vl', 'qwen3_vl': 'qwen3-vl'}
+
+
+def load_grounder(
+    settings: ChatSettings, profile: str = AUTO, *, single_turn: bool = False
+) -> GroundingChain:
+    """Return what finds things from words.
+
+    Args:
+        settings: Which model to ask, and how it is run or reached.
+        profile: Name or path of the profile; 'auto' goes by the architecture of a model on this
+            machine.
+        single_turn: As of ``GroundingChain``.
+
+    Raises:
+        PixelReferError: BAD_REQUEST for the profile; MODEL_ERROR or OUT_OF_MEMORY for the model.
+    """
+    chosen = load_profile(_profile_for(settings) if profile == AUTO else profile)
+    return GroundingChain(load_chat(settings), chosen, single_turn=single_turn)
+
+
+def _profile_for(settings: ChatSettings) -> str:
+    known = ', '.join(shipped_profiles())
+    if settings.url:
+        raise PixelReferError(
+            ErrorCode.BAD_REQUEST,
+            f'a server does not say what model it runs: name its profile, one of {known} or the '
+            'path of your own',
+        )
+    folder = resolve(settings.model)
+    try:
+        kind = json.loads((folder / 'config.json').read_text()).get('model_type')
+    except (OSError, ValueError, AttributeError) as error:
+        raise PixelReferError(
+            ErrorCode.MODEL_ERROR, f'{folder} holds no model: config.json is unreadable ({error})'
+        ) from None
+    if kind not in _PROFILE_OF:
+        raise PixelReferError(
+            ErrorCode.BAD_REQUEST,
+            f"there is no profile for models of type '{kind}': name one of {known}, or the path "
+            'of your own',
+        )
+    return _PROFILE_OF[kind]
