@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.types import Frame, Query, Region
+    from pixelrefer_ros.engine.clips import Clip
     from pixelrefer_ros.engine.guests import Guests
     from pixelrefer_ros.engine.ledger import Ledger
     from pixelrefer_ros.engine.types import EngineConfig
@@ -59,6 +61,7 @@ class Camera:
         self.frames_in = 0
         self.frames_kept = 0
         self.jumps = 0
+        self._spared: list[weakref.ref[Clip]] = []
 
     def newest_ns(self) -> int | None:
         """Return the camera's time, the stamp of its newest kept frame; None before any."""
@@ -90,9 +93,16 @@ class Camera:
         if not self.wants(frame.stamp_ns):
             return False, []
         self.sampler.keep(frame.stamp_ns)
-        left_ns = self.buffer.append(frame, keep=self.store.pinned())
+        clips = [clip for one in self._spared if (clip := one()) is not None]
+        self._spared = [weakref.ref(clip) for clip in clips]
+        spared = self.store.pinned().union(*(clip.stamps_ns for clip in clips))
+        left_ns = self.buffer.append(frame, keep=spared)
         self.frames_kept += 1
         return True, self.store.advance(self.buffer.view(), left_ns)
+
+    def spare(self, clip: Clip) -> None:
+        """Let thinning spare the frames of a clip for as long as somebody has the clip."""
+        self._spared.append(weakref.ref(clip))
 
     def observations_at(self, stamp_ns: int, oldest_ns: int) -> dict[str, Observation]:
         """Return the last observation of each region by then, unless older than the oldest."""

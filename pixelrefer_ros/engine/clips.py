@@ -57,7 +57,7 @@ class Look:
     observations: tuple[Observation, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Clip:
     """Hold what a model looks at.
 

@@ -200,6 +200,8 @@ class Desk:
         query = job.settled()
         if query.task == Task.GROUND:
             job.clip = binder.video(query)
+            # the model takes seconds, and the tracker wants these frames after that
+            camera.spare(job.clip)
             return
         if job.guests is None:
             job.guests = camera.invite(query, binder, roughly=job.found is not None)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from dataclasses import replace
@@ -253,6 +254,23 @@ def test_a_key_frame_that_has_left_the_buffer_is_described_by_itself() -> None:
     assert answer.evidence[0].track_stamps_ns == (at_ns(0),)
     assert answer.age_s > 1
     assert any('is not followed' in problem for problem in one.problems)
+
+
+def test_a_model_that_takes_long_does_not_cost_the_track_its_frames() -> None:
+    one = Scene(buffer_window_s=30.0, buffer_full_rate_s=1.0)
+    one.film(range(11))
+    one.chat.script = [frame_answer(2), one.box_of_red(5)]
+    coming = iter(range(11, 100))
+    one.chat.on_token = lambda _: one.film([next(coming)], run=False)
+    one.ground()
+    one.engine.run_until_idle()
+    assert next(coming) > 25  # the window is older than what is kept whole
+    (evidence,) = one.answer.evidence
+    assert evidence.track_stamps_ns == tuple(at_ns(i) for i in range(11))
+    assert one.answer.age_s > 1
+    # once it is answered nothing is spared any more
+    gc.collect()
+    assert not any(spared() for spared in one.engine._cameras.find('')._spared)
 
 
 def test_progress_tells_the_stages(scene: Scene) -> None:
