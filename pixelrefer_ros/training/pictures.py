@@ -192,7 +192,7 @@ def draw_pictures(
                 out.entry_clip.append(b)
                 out.entry_frame.append(first_frame + n)
                 out.entry_region.append(region)
-                out.entry_step.append(n)
+                out.entry_step.append(i)
                 out.grid_masks.append(cut.grid_mask)
                 out.boxes.append(cut.box)
     return out
