@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.tracking.anchored import AnchoredTracker
+from pixelrefer_ros.tracking.weights import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,8 @@ def tracker_factory(
             ErrorCode.MODEL_ERROR,
             f"tracking backend is '{backend}', must be one of {', '.join(BACKENDS)}",
         )
-    # imported here: who follows without weights needs no torch
+    find_weights(model)
+    # imported here: who follows without weights needs no torch, and torch takes seconds
     from pixelrefer_ros.tracking.auto import AutoTracker
     from pixelrefer_ros.tracking.sam2 import Sam2Tracker
     from pixelrefer_ros.tracking.sam2_model import load_segmenter

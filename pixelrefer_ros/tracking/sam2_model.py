@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.devices import pick_device, pick_dtype
-from pixelrefer_ros.models.registry import resolve
+from pixelrefer_ros.tracking.weights import SUGGESTION, find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
-
-SUGGESTION = 'facebook/sam2.1-hiera-tiny'
-"""The published weights an error message names when there are none."""
 
 CLASS_NAMES = ('Sam2VideoModel', 'EdgeTamVideoModel', 'Sam3TrackerVideoModel')
 """Classes of transformers that speak the same session interface."""
@@ -139,7 +136,7 @@ def load_segmenter(
     place = pick_device(device)
     own = torch.float32 if place.type == 'cpu' else torch.bfloat16
     precision = pick_dtype(dtype) or own
-    directory = _resolve(name)
+    directory = find_weights(name)
     _check_kind(directory, model_class)
     with failures(f"model '{name}'"), _quiet():
         try:
@@ -203,20 +200,6 @@ def _model_class(class_name: str) -> Any:
             f"tracker class is '{class_name}', must be one of {', '.join(CLASS_NAMES)}",
         )
     return getattr(transformers, class_name)
-
-
-def _resolve(name: str) -> Path:
-    advice = f'run `pixelrefer fetch {SUGGESTION}` and give that name'
-    if not name:
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'this tracker needs weights; {advice}')
-    try:
-        return resolve(name)
-    except PixelReferError as error:
-        if 'pixelrefer fetch' in str(error):
-            raise
-        raise PixelReferError(
-            error.code, f"no tracker weights in '{name}': there is no such folder; {advice}"
-        ) from error
 
 
 def _check_kind(directory: Path, model_class: Any) -> None:

@@ -61,11 +61,21 @@ def test_following_nothing_needs_no_tracker() -> None:
     assert tracker_factory('none') is None
 
 
-def test_following_without_weights_needs_no_torch() -> None:
+@pytest.mark.parametrize(
+    'call',
+    [
+        'tracker_factory("anchored")()',
+        'with suppress(PixelReferError): tracker_factory("sam2", model="/no/such/folder")',
+    ],
+    ids=['anchored', 'missing weights'],
+)
+def test_without_weights_no_torch_is_needed(call: str) -> None:
     code = (
         'import sys\n'
+        'from contextlib import suppress\n'
+        'from pixelrefer_ros.core.types import PixelReferError\n'
         'from pixelrefer_ros.tracking.registry import tracker_factory\n'
-        'tracker_factory("anchored")()\n'
+        f'{call}\n'
         'assert "torch" not in sys.modules and "transformers" not in sys.modules\n'
     )
     subprocess.run([sys.executable, '-c', code], check=True)
