@@ -17,8 +17,9 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from pixelrefer_ros.training import language, vision
+from pixelrefer_ros.training.alignment import WordAlignment
 from pixelrefer_ros.training.clip_store import ClipStore
-from pixelrefer_ros.training.loop import Stage, rank
+from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
 from pixelrefer_ros.training.pictures import draw_pictures
 from pixelrefer_ros.training.tabletop_config import fresh_model, save_model
 from pixelrefer_ros.training.vocabulary import build_tokenizer
@@ -88,7 +89,7 @@ class VisionTrainer:
     def dense(self, rng: np.random.Generator, _: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of telling what each patch shows, mostly in object crops."""
         clips = _pick(self._store, rng, 12)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             pictures = draw_pictures(
                 clips, self._model.config, rng, steps=(int(rng.integers(vision.FRAMES)),))
             crops, _inside, shown = vision.encode(self._model, pictures.crops)
@@ -106,7 +107,7 @@ class VisionTrainer:
     def regions(self, rng: np.random.Generator, _: int) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of reading the facts off region tokens."""
         clips = _pick(self._store, rng, 4)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             pictures = draw_pictures(clips, self._model.config, rng)
             crops, _inside, crops_show = vision.encode(self._model, pictures.crops)
             contexts, _inside, contexts_show = vision.encode(self._model, pictures.contexts)
@@ -132,14 +133,14 @@ class LanguageTrainer:
         self._model, self._cache = model, cache
         self._rows = language.RowMaker(store, cache, tokenizer, model)
         self._pad = tokenizer.pad_token_id
-        self._alignment = language.WordAlignment(tokenizer, store)
+        self._alignment = WordAlignment(tokenizer, store)
 
     def loss(
         self, rng: np.random.Generator, step: int, rows: int = 16
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the answers' loss, and the share of answers right throughout by kind."""
         batch = language.draw_batch(self._rows, rng, rows, self._pad)
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             loss, predicted, target, tokens = language.answer_loss(self._model, batch, self._cache)
             words = self._alignment.loss(self._model, tokens, batch, self._cache)
         scores = language.shares_right(batch, predicted, target)
@@ -207,7 +208,7 @@ def _joint_stage(
 
     def loss(rng: np.random.Generator, _: int) -> tuple[Tensor, dict[str, float]]:
         numbers = [int(i) for i in rng.integers(0, len(store), 3)]
-        with torch.autocast('cpu', torch.bfloat16):
+        with mixed_precision():
             cache, seen, scores = language.encode_clips(model, heads, store, numbers, rng)
             rows = language.RowMaker(store, cache, tokenizer, model)
             batch = language.draw_batch(rows, rng, 12, tokenizer.pad_token_id)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -30,12 +31,15 @@ from pixelrefer_ros.training.pictures import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from pixelrefer_ros.models.pixelrefer.modeling import PixelReferForConditionalGeneration
-    from pixelrefer_ros.simulation.clips import Clip
+    from pixelrefer_ros.simulation.clips import Clip, ThingFacts
 
 FRAMES = 4
+DISTANCE_SCALE = 8.0  # per metre
 
 
 def _head(width: int, classes: int) -> nn.Module:
@@ -56,7 +60,8 @@ class VisionHeads(nn.Module):
             'size': nn.Linear(width, len(SIZES)),
         })
         self.motion = _head(FRAMES * (width + 1), len(MOTIONS))
-        self.place = nn.Linear(width, 3)
+        self.place = nn.Linear(width, 2)
+        self.distance = _head(width, 1)
         self.neighbour_colour = nn.Linear(width, len(COLOURS) + 1)
         self.neighbour_shape = nn.Linear(width, len(SHAPES) + 1)
         self.role = nn.Linear(width, 4)
@@ -125,6 +130,18 @@ def role_loss(
                                     weight=weight, ignore_index=IGNORE)
 
 
+def among(values: Tensor, group: Tensor) -> Tensor:
+    """Subtract from each value the mean of its group.
+
+    Args:
+        values: (N,).
+        group: (N,) int64 group numbers from 0.
+    """
+    count = torch.zeros(int(group.max()) + 1).index_add(0, group, torch.ones(len(group)))
+    total = torch.zeros(len(count)).index_add(0, group, values)
+    return values - (total / count.clamp(min=1))[group]
+
+
 def encode(
     model: PixelReferForConditionalGeneration, pictures: PictureSet
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,29 +201,24 @@ def region_tokens(
                           torch.tensor(pictures.entry_frame))
 
 
-def _neighbours(
-    pictures: RegionPictures, clips: list[Clip]
-) -> tuple[list[int], list[int], list[int]]:
-    """Return the entries whose neighbour is known, with its colour and shape class.
+def neighbour_classes(
+    things: Sequence[ThingFacts], thing: int, frame: int
+) -> tuple[int, int] | None:
+    """Return colour and shape class of a thing's neighbour in a frame, None when not settled.
 
     Facts hold at the last frame; where both things stand still they hold at all frames. The
     last class says that there is none.
     """
-    entries, colours, shapes = [], [], []
-    for i, (r, step) in enumerate(zip(pictures.entry_region, pictures.entry_step, strict=True)):
-        b, k = pictures.regions[r]
-        things = clips[b].things
-        neighbour = things[k].neighbour
-        if neighbour == -2:
-            continue
-        still = things[k].motion == 'still' and (
-            neighbour >= 0 and things[neighbour].motion == 'still')
-        if step != FRAMES - 1 and not still:
-            continue
-        entries.append(i)
-        colours.append(COLOUR_IDS[things[neighbour].colour] if neighbour >= 0 else len(COLOURS))
-        shapes.append(SHAPE_IDS[things[neighbour].shape] if neighbour >= 0 else len(SHAPES))
-    return entries, colours, shapes
+    neighbour = things[thing].neighbour
+    if neighbour == -2:
+        return None
+    still = things[thing].motion == 'still' and (
+        neighbour >= 0 and things[neighbour].motion == 'still')
+    if frame != FRAMES - 1 and not still:
+        return None
+    if neighbour < 0:
+        return len(COLOURS), len(SHAPES)
+    return COLOUR_IDS[things[neighbour].colour], SHAPE_IDS[things[neighbour].shape]
 
 
 def region_loss(
@@ -250,23 +262,32 @@ def region_loss(
         loss = loss + 0.5 * weight * each
     add('motion', heads.motion(torch.cat([by_frame, seen[..., None]], -1).flatten(1)),
         torch.tensor([MOTION_IDS.get(t.motion, IGNORE) for t in things]), 2.0)
-    place = torch.tensor([
-        [*((things[r].centre[s] - 0.5) * 4), (things[r].distance_m[s] - 0.85) * 8]
-        for r, s in zip(pictures.entry_region, pictures.entry_step, strict=True)])
-    error = heads.place(mean) - place
-    loss = loss + 0.5 * error.square().mean()
-    scores['place_rmse'] = error.detach()[:, :2].square().mean().sqrt().item() / 4
-    scores['distance_rmse_m'] = error.detach()[:, 2].square().mean().sqrt().item() / 8
-    entries, colours, shapes = _neighbours(pictures, clips)
-    if entries:
-        colour, shape = torch.tensor(colours), torch.tensor(shapes)
-        said_colour = heads.neighbour_colour(mean[entries])
-        said_shape = heads.neighbour_shape(mean[entries])
+    facts = [(things[r], s) for r, s in zip(
+        pictures.entry_region, pictures.entry_step, strict=True)]
+    error = heads.place(mean) - torch.tensor(
+        np.stack([(thing.centre[s] - 0.5) * 4 for thing, s in facts]))
+    distance = torch.tensor([float(thing.distance_m[s]) for thing, s in facts])
+    off = heads.distance(mean)[:, 0] - (distance - 0.9) * DISTANCE_SCALE
+    # What is closer than what in one picture matters more than how far the camera stands off.
+    nearer = among(off, torch.tensor(pictures.entry_frame))
+    loss = loss + 0.3 * error.square().mean() + 0.3 * off.square().mean() + (
+        2 * nearer.square().mean())
+    scores['place_rmse'] = error.detach().square().mean().sqrt().item() / 4
+    scores['distance_rmse_m'] = nearer.detach().square().mean().sqrt().item() / DISTANCE_SCALE
+    beside = [neighbour_classes(clips[b].things, k, s) or (IGNORE, IGNORE)
+              for (b, k), s in ((pictures.regions[r], s) for r, s in zip(
+                  pictures.entry_region, pictures.entry_step, strict=True))]
+    colour, shape = torch.tensor(beside).T
+    settled = colour != IGNORE
+    if bool(settled.any()):
+        colour, shape = colour[settled], shape[settled]
+        said_colour = heads.neighbour_colour(mean[settled])
+        said_shape = heads.neighbour_shape(mean[settled])
         # Most regions have no neighbour, the last class.
         add('neighbour_colour', said_colour, colour, 2.5, 0.4)
         add('neighbour_shape', said_shape, shape, 2.5, 0.4)
-        beside = colour != len(COLOURS)
-        if bool(beside.any()):
+        there = colour != len(COLOURS)
+        if bool(there.any()):
             right = (said_colour.argmax(-1) == colour) & (said_shape.argmax(-1) == shape)
-            scores['neighbour'] = right[beside].float().mean().item()
+            scores['neighbour'] = right[there].float().mean().item()
     return loss, scores
