@@ -18,6 +18,16 @@ from rich.markup import escape
 
 import pixelrefer_ros
 from pixelrefer_ros import cli_models
+from pixelrefer_ros.cli_bags import bag_app
+from pixelrefer_ros.cli_ground import (
+    GroundKey,
+    GroundModel,
+    GroundProfile,
+    GroundUrl,
+    load_grounder,
+    need_grounder,
+    show_found,
+)
 from pixelrefer_ros.cli_support import (
     Backend,
     Device,
@@ -34,8 +44,6 @@ from pixelrefer_ros.cli_support import (
     parse_assignments,
     parse_box,
     parse_engine_config,
-    parse_query,
-    parse_region,
     print_totals,
     result_line,
     save_picture,
@@ -47,7 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False, context_settings={'help_option_names': ['-h', '--help']},
     help='Describe regions of live video and answer questions about them.',
 )
-bag_app = typer.Typer(no_args_is_help=True, help='Make bags and look into them.')
 app.add_typer(bag_app, name='bag')
 app.add_typer(cli_models.train_app, name='train')
 app.add_typer(cli_models.evaluate_app, name='evaluate')
@@ -81,6 +88,10 @@ def replay(
     device: Device = 'auto',
     tracker: Tracker = Backend.ANCHORED,
     tracker_model: TrackerModel = '',
+    ground_model: GroundModel = '',
+    ground_url: GroundUrl = '',
+    ground_profile: GroundProfile = 'auto',
+    ground_api_key_env: GroundKey = '',
     report: Annotated[bool, typer.Option(help='Write report.html.')] = True,
     video: Annotated[bool, typer.Option(help='Write the annotated video.')] = True,
     ground_truth: Annotated[
@@ -118,6 +129,9 @@ def replay(
         source.require_images()
         folder = out_dir or Path(f'{bag.stem if bag.is_file() else bag.name}_replay')
         make_tracker = load_tracker(tracker, tracker_model, device)
+        grounder = load_grounder(
+            ground_model, ground_url, ground_profile, ground_api_key_env, device
+        )
         describer = load_describer(model, device)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task('replay', total=source.count(*INPUTS))
@@ -127,6 +141,7 @@ def replay(
                 folder / 'output.mcap',
                 config=config,
                 make_tracker=make_tracker,
+                grounder=grounder,
                 copy_inputs=copy_inputs,
                 measure=timings,
                 on_result=lambda one: out.print(result_line(one), soft_wrap=True),
@@ -175,77 +190,12 @@ def report(
         out.print(f'  {path}', soft_wrap=True)
 
 
-@bag_app.command('info')
-def bag_info(
-    bag: Annotated[Path, typer.Argument(help='rosbag2 folder, .mcap or .db3 file.')],
-    topic: Topics = None,
-) -> None:
-    """List the topics of a bag and what they are taken for."""
-    from pixelrefer_ros.bags.reading import Bag
-    from pixelrefer_ros.bags.topics import Role
-
-    with Bag(bag, parse_assignments(topic)) as source:
-        seconds = (source.end_ns - source.start_ns) / 1e9
-        out.print(f'{bag}: {seconds:.2f} s', soft_wrap=True)
-        width = max((len(one.name) for one in source.topics), default=0)
-        for one in source.topics:
-            role = one.role.value if one.role is not Role.IGNORE else f'not used {one.note}'
-            if one.role is Role.IMAGE:
-                role += f' of camera {one.camera!r}'
-            text = f'{one.name:{width}}  {one.count:6}  {one.msgtype}  ->  {role.strip()}'
-            out.print(escape(text), soft_wrap=True)
-
-
-@bag_app.command('make')
-def bag_make(
-    sources: Annotated[
-        list[Path], typer.Argument(help='A video, a folder of pictures, or pictures.')
-    ],
-    target: Annotated[
-        Path, typer.Option('--out', help='Bag to write: NAME.mcap, NAME.db3 or a folder.')
-    ],
-    camera: Annotated[str, typer.Option(help='Camera name; decides the topic.')] = 'camera',
-    rate: Annotated[float, typer.Option(min=0.0, help='Images a second; 0 for all.')] = 0.0,
-    start: Annotated[float, typer.Option(min=0.0, help='Begin here (s).')] = 0.0,
-    end: Annotated[float | None, typer.Option(help='End here (s).')] = None,
-    max_side: Annotated[
-        int, typer.Option(min=0, help='Shrink images to this (px); 0 leaves them.')
-    ] = 0,
-    box: Annotated[
-        list[str] | None,
-        typer.Option(metavar='ID=X,Y,W,H[@S]', help='Region, given at second S (0).'),
-    ] = None,
-    ask: Annotated[
-        list[str] | None,
-        typer.Option('--ask', metavar='TEXT[@S]',
-                     help='Question, asked at second S (the end); {ID} in it names '
-                     'a region.'),
-    ] = None,
-    raw: Annotated[bool, typer.Option('--raw', help='Do not compress the images.')] = False,
-    overwrite: Annotated[bool, typer.Option('--overwrite', help='Replace the bag.')] = False,
-) -> None:
-    """Make a bag of a video or pictures, with regions and questions if wanted."""
-    from pixelrefer_ros.bags.video import make_bag, read_clip
-
-    frames = read_clip(sources, start_s=start, end_s=end, rate_hz=rate, max_side=max_side)
-    regions = [parse_region(text) for text in box or []]
-    queries = [parse_query(text, index) for index, text in enumerate(ask or [], 1)]
-    made = make_bag(
-        frames, target, camera=camera, regions=regions, queries=queries, raw=raw,
-        overwrite=overwrite,
-    )
-    out.print(
-        f'{target}: {made.frames} images over {made.duration_s:.2f} s, {made.regions} regions, '
-        f'{made.queries} questions', soft_wrap=True,
-    )
-
-
 # Files --------------------------------------------------------------------------------------
 
 
 @app.command()
 def describe(
-    file: Annotated[Path, typer.Argument(help='Picture or video.')],
+    file: Annotated[Path, typer.Argument(help='Picture, video or bag.')],
     box: Annotated[
         str | None, typer.Option(metavar='X,Y,W,H', help='The region as a box (px).')
     ] = None,
@@ -255,10 +205,17 @@ def describe(
     ask: Annotated[
         str, typer.Option(help='A question instead of a description; {region} names the region.')
     ] = '',
+    ground: Annotated[
+        str, typer.Option(help='The region in words: what to find, such as "the cup that moved".')
+    ] = '',
     model: Model = 'tabletop',
     device: Device = 'auto',
     tracker: Tracker = Backend.ANCHORED,
     tracker_model: TrackerModel = '',
+    ground_model: GroundModel = '',
+    ground_url: GroundUrl = '',
+    ground_profile: GroundProfile = 'auto',
+    ground_api_key_env: GroundKey = '',
     frames: Annotated[
         int, typer.Option(min=1, help='Most frames of a video to follow the region through.')
     ] = 150,
@@ -271,19 +228,46 @@ def describe(
     save: Annotated[
         Path | None, typer.Option(help='Write the picture with the region drawn here.')
     ] = None,
+    track: Annotated[
+        Path | None,
+        typer.Option(help='Write the masks of what --ground found here (FILE.track.json).'),
+    ] = None,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
     """Describe a region of a picture or video, or answer a question about it.
 
     In a video the region is given once and followed from there, forward and back.
     """
-    if (box is None) == (mask is None):
-        raise typer.BadParameter('give the region: --box X,Y,W,H or --mask FILE')
+    if (box is not None) + (mask is not None) + bool(ground) != 1:
+        raise typer.BadParameter(
+            'give the region: --box X,Y,W,H, --mask FILE, or --ground "WHAT TO FIND"'
+        )
+    if ground and (ask or at is not None):
+        raise typer.BadParameter('--ask and --at go with --box or --mask')
     from pixelrefer_ros.bags.describing import describe_file, drawn, look_at
     from pixelrefer_ros.bags.video import read_mask
     from pixelrefer_ros.core import masks
     from pixelrefer_ros.core.regions import region_mask
 
+    if ground:
+        from pixelrefer_ros.bags.finding import find_in_file
+
+        look = look_at(file, frames=frames, start_s=start, end_s=end)
+        grounder = need_grounder(
+            load_grounder(ground_model, ground_url, ground_profile, ground_api_key_env, device),
+            '--ground-',
+        )
+        video = len(look.frames) > 1
+        make_tracker = load_tracker(tracker, tracker_model, device) if video else None
+        describer = load_describer(model, device)
+        with err.status('finding') as status:
+            answer = find_in_file(
+                describer, grounder, look, ground, make_tracker=make_tracker,
+                on_progress=status.update,
+            )
+        show_found(look, answer, track=track or Path(f'{file.stem}.track.json'), save=save,
+                   as_json=as_json)
+        return
     if box is not None:
         region = Region('region', RegionKind.BOX, box=parse_box(box))
     else:
@@ -320,6 +304,9 @@ def ask(
     ] = None,
     camera: Annotated[str, typer.Option(help='Camera name.')] = '',
     window: Annotated[float, typer.Option(min=0.0, help='How far back to look (s).')] = 0.0,
+    ground: Annotated[
+        bool, typer.Option('--ground', help='The question says what to find in the video.')
+    ] = False,
     node: Annotated[str, typer.Option(help='Name of the running node.')] = '/pixelrefer',
     timeout: Annotated[float, typer.Option(min=0.1, help='Give up after this (s).')] = 60.0,
 ) -> None:
@@ -330,8 +317,9 @@ def ask(
     from pixelrefer_ros.node.client import ask_node
 
     regions = (Region('region', RegionKind.BOX, camera=camera, box=parse_box(box)),) if box else ()
+    task = Task.GROUND if ground else Task.ASK if question else Task.DESCRIBE
     query = Query(
-        query_id='', text=question, task=Task.ASK if question else Task.DESCRIBE, camera=camera,
+        query_id='', text=question, task=task, camera=camera,
         region_ids=tuple(region or ()), regions=regions, window_s=window, deadline_s=timeout,
     )
     with err.status('waiting for the node') as status:
@@ -339,6 +327,9 @@ def ask(
     if answer.error_code != ErrorCode.OK:
         raise PixelReferError(answer.error_code, f'{answer.error_code.name}: {answer.error_msg}')
     out.print(escape(answer.text), soft_wrap=True)
+    for one in answer.evidence if ground else ():
+        place = one.box and f'{one.box.x},{one.box.y},{one.box.width},{one.box.height}'
+        out.print(f'  {one.region_id} at {one.stamp_ns / 1e9:.3f}, box {place}', soft_wrap=True)
 
 
 def main() -> int:

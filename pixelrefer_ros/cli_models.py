@@ -10,11 +10,37 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from pixelrefer_ros.cli_support import Device, Model, err, out
+from pixelrefer_ros.cli_ground import (
+    KEY_HELP,
+    MODEL_HELP,
+    PROFILE_HELP,
+    URL_HELP,
+    load_grounder,
+    need_grounder,
+    warn_stranger,
+    without_warnings,
+)
+from pixelrefer_ros.cli_support import (
+    Backend,
+    Device,
+    Model,
+    Tracker,
+    TrackerModel,
+    err,
+    load_tracker,
+    out,
+    save_json,
+)
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
 train_app = typer.Typer(no_args_is_help=True, help='Train a model.')
 evaluate_app = typer.Typer(no_args_is_help=True, help='Measure how often a model is right.')
+
+JsonFile = Annotated[Path | None, typer.Option('--json', help='Write the figures here.')]
+Chat = Annotated[str, typer.Option(help=MODEL_HELP)]
+Url = Annotated[str, typer.Option(help=URL_HELP)]
+Profile = Annotated[str, typer.Option(help=PROFILE_HELP)]
+ApiKeyEnv = Annotated[str, typer.Option(metavar='NAME', help=KEY_HELP)]
 
 _RECIPE = typer.Option(help='As for the shipped model, unless given.')
 
@@ -128,9 +154,7 @@ def _print_step(stage: str, step: int, steps: int, scores: dict[str, float]) -> 
 def evaluate_tabletop(
     clips: Annotated[int, typer.Option(min=1, help='Clips never trained on.')] = 500,
     seed: Annotated[int, typer.Option(min=0, help='Which clips.')] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option('--json', help='Write the figures here.')
-    ] = None,
+    json_file: JsonFile = None,
     model: Model = 'tabletop',
     device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = 'cpu',
 ) -> None:
@@ -157,3 +181,132 @@ def _print_scores(result: dict[str, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         table.add_row(key, f'{result[key]:.1%}', f'{result["heldout_wording"][key]:.1%}')
     out.print(table)
+
+
+@evaluate_app.command('grounding')
+def evaluate_grounding(
+    clips: Annotated[int, typer.Option(min=1, help='Clips never trained on.')] = 200,
+    seed: Annotated[int, typer.Option(min=0, help='Which clips.')] = 0,
+    json_file: JsonFile = None,
+    model: Chat = '',
+    url: Url = '',
+    profile: Profile = 'auto',
+    api_key_env: ApiKeyEnv = '',
+    single_turn: Annotated[
+        bool, typer.Option('--single-turn', help='Measure asking in a single turn beside.')
+    ] = False,
+    held_out: Annotated[
+        bool, typer.Option('--held-out', help='Word the questions as training never does.')
+    ] = False,
+    tracker: Tracker = Backend.ANCHORED,
+    tracker_model: TrackerModel = '',
+    device: Device = 'auto',
+) -> None:
+    """Ask what fell, moved first, was hit ... in simulated clips; score frame, box and masks.
+
+    Each clip is asked one question. J and F are means over all its frames, none left out. Every
+    fifth round asks for what is not there: then only saying so is right.
+    """
+    from rich.progress import Progress
+
+    ways = {'two turns': False, 'single turn': True} if single_turn else {'two turns': False}
+    chains = {
+        name: need_grounder(
+            load_grounder(model, url, profile, api_key_env, device, single_turn=single), '--'
+        )
+        for name, single in ways.items()
+    }
+    warn_stranger(model, profile, to_tabletops=True)
+    from pixelrefer_ros.evaluation.grounding import ChainAnswers
+    from pixelrefer_ros.evaluation.reasoning import BETWEEN, compare, examples, table
+
+    make_tracker = load_tracker(tracker, tracker_model, device)
+    answers = {name: ChainAnswers(chain, make_tracker) for name, chain in chains.items()}
+    with (
+        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+        without_warnings(),
+    ):
+        task = progress.add_task('clips', total=clips)
+        results = compare(
+            examples(clips, seed, held_out=held_out, between=BETWEEN), answers,
+            on_clip=lambda done: progress.update(task, completed=done),
+        )
+    for name, result in results.items():
+        tokens = answers[name].tokens
+        out.print(f'\n{name}: {clips} clips, {result.seconds / clips:.2f} s each, scores in %; '
+                  f'{tokens.reused} of {tokens.prompted} prompt tokens needed no second reading',
+                  soft_wrap=True)
+        out.print(table(result))
+        ends = ', '.join(f'{count} {status}' for status, count in result.statuses.items())
+        out.print(f'answers: {ends}', soft_wrap=True)
+    if json_file is not None:
+        save_json(json_file, {
+            'model': model or url, 'profile': profile, 'clips': clips, 'seed': seed,
+            'held_out': held_out, 'tracker': tracker.value,
+            **{name.replace(' ', '_'): {
+                **result.as_dict(), 'tokens': answers[name].tokens.as_dict()
+            } for name, result in results.items()},
+        })
+
+
+@evaluate_app.command('dataset')
+def evaluate_dataset(
+    name: Annotated[
+        str,
+        typer.Argument(help='reasonvos, revos, ref-davis17, ref-youtube-vos or mevis.'),
+    ],
+    folder: Annotated[Path, typer.Argument(help='Folder as its owners publish it.')],
+    split: Annotated[str, typer.Option(help='Which split; else one with public masks.')] = '',
+    limit: Annotated[int, typer.Option(min=0, help='First expressions only; 0 for all.')] = 0,
+    json_file: JsonFile = None,
+    model: Chat = '',
+    url: Url = '',
+    profile: Profile = 'auto',
+    api_key_env: ApiKeyEnv = '',
+    single_turn: Annotated[
+        bool, typer.Option('--single-turn', help='Ask in a single turn instead of two.')
+    ] = False,
+    tracker: Tracker = Backend.ANCHORED,
+    tracker_model: TrackerModel = '',
+    device: Device = 'auto',
+) -> None:
+    """Find the expressions of a published data set in its videos; score the masks by J and F.
+
+    As its owners do: all annotated frames count, the first and the last too (unlike DAVIS'
+    semi-supervised protocol), and the means are over expressions; ReVOS is the mean of its
+    referring and its reasoning expressions.
+    """
+    from itertools import islice
+
+    from rich.progress import Progress
+
+    from pixelrefer_ros.evaluation.datasets import DATASETS, samples
+    from pixelrefer_ros.evaluation.expressions import evaluate, table
+    from pixelrefer_ros.evaluation.grounding import ChainAnswers
+
+    found = samples(name, folder, split)
+    chain = need_grounder(
+        load_grounder(model, url, profile, api_key_env, device, single_turn=single_turn), '--'
+    )
+    warn_stranger(model, profile, to_tabletops=False)
+    make_tracker = load_tracker(tracker, tracker_model, device)
+    if make_tracker is None:
+        raise typer.BadParameter('masks are what is scored: --tracker may not be none')
+    answers = ChainAnswers(chain, make_tracker)
+    with (
+        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+        without_warnings(),
+    ):
+        task = progress.add_task('expressions', total=limit or None)
+        result = evaluate(
+            islice(found, limit or None), answers,
+            on_sample=lambda done: progress.update(task, completed=done),
+        )
+    out.print(f'{DATASETS[name].title}: {len(result.scores)} expressions, all annotated frames')
+    out.print(table(result))
+    if json_file is not None:
+        save_json(json_file, {
+            'data_set': name, 'split': split or DATASETS[name].splits[0], 'limit': limit,
+            'model': model or url, 'profile': profile, 'single_turn': single_turn,
+            'tracker': tracker.value, **result.as_dict(), 'tokens': answers.tokens.as_dict(),
+        })

@@ -169,11 +169,13 @@ def parse_region(text: str) -> tuple[float, Region]:
     return at_s, Region(name, RegionKind.BOX, box=parse_box(numbers))
 
 
-def parse_query(text: str, index: int) -> tuple[float, Query]:
-    """Read TEXT[@S] into seconds and query number ``index``."""
-    from pixelrefer_ros.core.types import Query
+def parse_query(text: str, index: int, *, ground: bool = False) -> tuple[float, Query]:
+    """Read TEXT[@S] into seconds and query number ``index``, which may be to find something."""
+    from pixelrefer_ros.core.types import Query, Task
 
     body, at_s = _at(text, float('inf'))
+    if ground:
+        return at_s, Query(f'g{index:02d}', body, Task.GROUND)
     return at_s, Query(f'q{index:02d}', body)
 
 
@@ -194,6 +196,14 @@ def save_picture(path: Path, picture: Any) -> None:
         raise typer.BadParameter(f'{path}: give a name that ends in .png or .jpg')
     if not cv2.imwrite(str(path), picture[..., ::-1]):
         raise PixelReferError(ErrorCode.BAD_REQUEST, f'cannot write {path}')
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write what JSON can hold, for people and programs."""
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
 
 def result_line(result: Any) -> str:

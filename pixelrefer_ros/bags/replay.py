@@ -16,7 +16,7 @@ from pixelrefer_ros.bags.topics import INPUTS, Role
 from pixelrefer_ros.bags.writing import BagWriter
 from pixelrefer_ros.core.types import NS_PER_S, Frame, Query
 from pixelrefer_ros.engine import Engine, EngineConfig
-from pixelrefer_ros.engine.jobs import failed_answer
+from pixelrefer_ros.engine.results import failed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import Answer, Description, Timings, Track
     from pixelrefer_ros.engine import EngineStats
+    from pixelrefer_ros.engine.grounding import Grounder
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def replay(
     *,
     config: EngineConfig | None = None,
     make_tracker: Callable[[], RegionTracker] | None = None,
+    grounder: Grounder | None = None,
     copy_inputs: bool = False,
     on_result: Callable[[Description | Answer], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -81,6 +83,7 @@ def replay(
         config: Settings of the engine; its cameras are replaced by those of the bag.
         make_tracker: Makes what follows the regions of a camera; None follows nothing, and
             writes no tracks.
+        grounder: Finds what GROUND queries speak of; None refuses them.
         copy_inputs: Also copy the messages of the input topics, so that the output stands alone.
         on_result: Called with each result as it comes.
         on_event: Called with each message after it is worked off.
@@ -136,6 +139,7 @@ def replay(
             clock=clock,
             on_problem=problems.append,
             make_tracker=make_tracker,
+            grounder=grounder,
             on_tracks=take_tracks,
         )
         for event in bag.events(on_problem=take_problem):

@@ -6,35 +6,30 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from pixelrefer_ros.bags.annotate import Annotator
+from pixelrefer_ros.bags.pictures import BIG_PX, SMALL_PX, Pictures
+from pixelrefer_ros.bags.report_found import found_part, is_found
 from pixelrefer_ros.bags.summary import summarise
 from pixelrefer_ros.bags.topics import Role
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, Frame
-from pixelrefer_ros.drawing import Palette, draw_overlays
-from pixelrefer_ros.imaging import encode_jpeg
+from pixelrefer_ros.drawing import Palette
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
+    from pixelrefer_ros.bags.pictures import Key
     from pixelrefer_ros.bags.reading import Bag
     from pixelrefer_ros.bags.story import Asked, Said, Story
     from pixelrefer_ros.bags.summary import Summary
     from pixelrefer_ros.core.types import Timings
 
-_BIG_PX, _SMALL_PX = 520, 200
-_JPEG_QUALITY = 78
-_PICTURES_BUDGET = 4_500_000  # bytes of JPEG in one page; base64 makes a third more of it
 _VIDEO_BUDGET = 1_500_000  # a larger video is linked, not put into the page
 _FRAMES_OF_A_CARD = 3
 
@@ -42,8 +37,6 @@ _TIMING_WORDS = (
     ('queue_s', 'queue'), ('preprocess_s', 'prepare'), ('vision_s', 'vision'),
     ('language_s', 'language'), ('tracking_s', 'tracking'),
 )
-
-Key = tuple[str, int, tuple[str, ...], int]  # camera, stamp, highlighted regions, width
 
 
 @dataclass(frozen=True)
@@ -53,53 +46,6 @@ class Written:
     summary: Path
     report: Path | None
     videos: tuple[Path, ...]
-
-
-class _Pictures:
-    """Collect the key frames wanted, then take them from the frames as they pass."""
-
-    def __init__(self, story: Story, palette: Palette) -> None:
-        self._story = story
-        self._palette = palette
-        self._wanted: dict[tuple[str, int], list[Key]] = {}
-        self._done: dict[Key, str] = {}
-        self._bytes = 0
-
-    def want(self, camera: str, stamp_ns: int, regions: Sequence[str], width: int) -> Key:
-        """Ask for a picture; the key gives it to ``get`` after the frames have passed."""
-        key = (camera, stamp_ns, tuple(regions), width)
-        keys = self._wanted.setdefault((camera, stamp_ns), [])
-        if key not in keys:
-            keys.append(key)
-        return key
-
-    def take(self, frame: Frame) -> None:
-        """Draw what is wanted of a frame."""
-        for key in self._wanted.get((frame.camera, frame.stamp_ns), []):
-            if key in self._done or self._bytes > _PICTURES_BUDGET:
-                continue
-            data = encode_jpeg(self._draw(frame, key), _JPEG_QUALITY)
-            self._bytes += len(data)
-            self._done[key] = 'data:image/jpeg;base64,' + base64.b64encode(data).decode()
-
-    def get(self, key: Key) -> str:
-        """Return a picture as a data URI; '' when its frame was not in the bag."""
-        return self._done.get(key, '')
-
-    def _draw(self, frame: Frame, key: Key) -> NDArray[np.uint8]:
-        camera, stamp_ns, regions, width_px = key
-        height, width = frame.image.shape[:2]
-        overlays = self._story.overlays_at(
-            camera, stamp_ns, height, width, self._palette, regions
-        )
-        scale = min(1.0, width_px / width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        shrunk = [one.scaled(scale, size) for one in overlays]
-        if width_px < _BIG_PX:
-            shrunk = [replace(one, label='') for one in shrunk]
-        # no tint: the words are often about colour
-        return draw_overlays(small, shrunk, alpha=0.0, dim=0.5)
 
 
 def write_results(
@@ -137,7 +83,7 @@ def write_results(
     palette = Palette()
     for region_id in story.region_ids:
         palette(region_id)
-    pictures = _Pictures(story, palette)
+    pictures = Pictures(story, palette)
     cards = _question_cards(story, pictures) if report else []
     regions = _region_cards(story, pictures, palette) if report else []
     annotators = {
@@ -217,7 +163,7 @@ def _spread(stamps_ns: Sequence[int]) -> list[int]:
 
 
 def _frames(
-    pictures: _Pictures, story: Story, camera: str, stamps_ns: Sequence[int], ids: Sequence[str]
+    pictures: Pictures, story: Story, camera: str, stamps_ns: Sequence[int], ids: Sequence[str]
 ) -> list[tuple[float, Key]]:
     """Ask for the key frames of a card: the newest large, the others small."""
     chosen = _spread(stamps_ns)
@@ -225,19 +171,19 @@ def _frames(
         (
             (stamp_ns - story.start_ns) / NS_PER_S,
             pictures.want(camera, stamp_ns, ids,
-                          _BIG_PX if index == len(chosen) - 1 else _SMALL_PX),
+                          BIG_PX if index == len(chosen) - 1 else SMALL_PX),
         )
         for index, stamp_ns in enumerate(chosen)
     ]
 
 
-def _question_cards(story: Story, pictures: _Pictures) -> list[dict[str, Any]]:
+def _question_cards(story: Story, pictures: Pictures) -> list[dict[str, Any]]:
     return [_question_card(asked, index, story, pictures)
             for index, asked in enumerate(story.asked)]
 
 
 def _question_card(
-    asked: Asked, index: int, story: Story, pictures: _Pictures
+    asked: Asked, index: int, story: Story, pictures: Pictures
 ) -> dict[str, Any]:
     query, answer = asked.query, asked.answer
     text = query.text if query else ''
@@ -249,29 +195,36 @@ def _question_card(
         'question': text or '(the question is not in the bag)',
         'right': asked.right,
         'expected': asked.expected,
+        'overlap': asked.overlap,
         'kind': asked.kind,
         'text': '', 'error': 'no answer came', 'frames': [], 'ids': (), 'time_s': None,
+        'found': None,
     }
     if answer is None:
         return card
     ok = answer.error_code == ErrorCode.OK
     camera = story.camera(answer.camera)
+    if is_found(asked):
+        card['found'] = found_part(answer, story, pictures)
+    else:
+        ids = answer.region_ids
+        card['frames'] = _frames(pictures, story, camera, answer.frame_stamps_ns, ids)
     card.update(
         text=answer.text if ok else '',
         error='' if ok else f'{answer.error_code.name}: {answer.error_msg}',
         ids=answer.region_ids,
-        frames=_frames(pictures, story, camera, answer.frame_stamps_ns, answer.region_ids),
         time_s=(answer.stamp_ns - story.start_ns) / NS_PER_S if answer.stamp_ns else None,
         confidence=answer.confidence,
         tokens=(answer.tokens_in, answer.tokens_out),
         timings=_timings(answer.timings),
         looked=len(answer.frame_stamps_ns),
+        model=answer.model,
     )
     return card
 
 
 def _region_cards(
-    story: Story, pictures: _Pictures, palette: Palette
+    story: Story, pictures: Pictures, palette: Palette
 ) -> list[dict[str, Any]]:
     cards = []
     for region_id in story.region_ids:
@@ -287,7 +240,7 @@ def _region_cards(
     return cards
 
 
-def _said_card(said: Said, story: Story, pictures: _Pictures) -> dict[str, Any]:
+def _said_card(said: Said, story: Story, pictures: Pictures) -> dict[str, Any]:
     one = said.description
     camera = story.camera(one.camera)
     return {
@@ -298,7 +251,7 @@ def _said_card(said: Said, story: Story, pictures: _Pictures) -> dict[str, Any]:
         'time_s': (one.stamp_ns - story.start_ns) / NS_PER_S,
         'frames': [(
             (one.stamp_ns - story.start_ns) / NS_PER_S,
-            pictures.want(camera, one.stamp_ns, (one.region_id,), _SMALL_PX + 100),
+            pictures.want(camera, one.stamp_ns, (one.region_id,), SMALL_PX + 100),
         )],
         'confidence': one.confidence,
         'tokens': (one.tokens_in, one.tokens_out),
@@ -307,7 +260,7 @@ def _said_card(said: Said, story: Story, pictures: _Pictures) -> dict[str, Any]:
     }
 
 
-def _filled(cards: list[dict[str, Any]], pictures: _Pictures) -> list[dict[str, Any]]:
+def _filled(cards: list[dict[str, Any]], pictures: Pictures) -> list[dict[str, Any]]:
     """Put the pictures, which are there by now, in the place of their keys."""
     for card in cards:
         for part in [card, *card.get('said', [])]:
@@ -315,6 +268,8 @@ def _filled(cards: list[dict[str, Any]], pictures: _Pictures) -> list[dict[str, 
                 (time_s, uri) for time_s, key in part.get('frames', ())
                 if (uri := pictures.get(key))
             ]
+        if card.get('found'):
+            card['found'] = card['found'].filled(pictures)
     return cards
 
 

@@ -65,6 +65,8 @@ class Asked:
         right: Right or wrong; None without ground truth.
         expected: What would be right, in words.
         kind: Of the question, from the ground truth.
+        overlap: How far what was found is where it should be, in [0, 1]; None where the ground
+            truth does not say where.
     """
 
     query: Query | None
@@ -72,6 +74,7 @@ class Asked:
     right: bool | None = None
     expected: str = ''
     kind: str = ''
+    overlap: float | None = None
 
 
 @dataclass
@@ -121,24 +124,30 @@ class Story:
     def region_ids(self) -> tuple[str, ...]:
         """Return all region ids in the order they first came."""
         described = (said.description.region_id for said in self.said)
-        return tuple(dict.fromkeys([*(key[1] for key in self.observations), *described]))
+        found = (one.region_id for asked in self.asked if asked.answer
+                 for one in asked.answer.evidence)
+        return tuple(dict.fromkeys([*(key[1] for key in self.observations), *described, *found]))
 
     def camera(self, name: str) -> str:
         """Return the camera a name means: '' is the only or first."""
         return name or (self.cameras[0] if self.cameras else '')
 
     def spans(self, region_id: str) -> list[Span]:
-        """Return when a region was in sight, as it was followed or else given."""
-        followed = self.tracks.spans(region_id, NS_PER_S)
-        if followed:
-            return followed
+        """Return when a region was in sight, as it was followed or else given.
+
+        What words have found was never given: it is known from what the answer rests on.
+        """
+        followed = self.tracks.sightings(region_id)
         given = sorted(
             (region.stamp_ns, False)
             for (_, name), regions in self.observations.items()
             if name == region_id
             for region in regions
         )
-        return joined(given, NS_PER_S)
+        if given:
+            return joined(followed or given, NS_PER_S)
+        rests = {stamp_ns: False for _, stamp_ns, name in self.looked if name == region_id}
+        return joined(sorted((rests | dict(followed)).items()), NS_PER_S)
 
     def masks_at(
         self, camera: str, stamp_ns: int, height: int, width: int
@@ -287,4 +296,5 @@ def _judge(query: Query | None, answer: Answer | None, truth: Truth) -> Asked:
     if expected is None:
         return Asked(query, answer)
     right = bool(answer and truth.judge_answer(answer))
-    return Asked(query, answer, right, expected.words, expected.kind)
+    overlap = truth.overlap(answer) if answer else None
+    return Asked(query, answer, right, expected.words, expected.kind, overlap)

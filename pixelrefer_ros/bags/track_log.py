@@ -86,15 +86,18 @@ class TrackLog:
         """Return the ids of the regions that were seen."""
         return tuple(dict.fromkeys(region_id for _, region_id in self._seen))
 
-    def spans(self, region_id: str, gap_ns: int) -> list[Span]:
-        """Return when a region was in sight; what is further apart than the gap is two spans."""
-        seen = sorted(
+    def sightings(self, region_id: str) -> list[tuple[int, bool]]:
+        """Return the stamps at which a region was seen, and whether in part only, in order."""
+        return sorted(
             (stamp_ns, faint)
             for (_, name), sightings in self._seen.items()
             if name == region_id
             for stamp_ns, faint, _ in sightings
         )
-        return joined(seen, gap_ns)
+
+    def spans(self, region_id: str, gap_ns: int) -> list[Span]:
+        """Return when a region was in sight; what is further apart than the gap is two spans."""
+        return joined(self.sightings(region_id), gap_ns)
 
 
 def joined(seen: Iterable[tuple[int, bool]], gap_ns: int) -> list[Span]:

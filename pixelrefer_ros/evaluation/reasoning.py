@@ -12,51 +12,33 @@ video segmentation do. Where the target is absent, only saying so counts.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, Frame, PixelReferError
+from pixelrefer_ros.evaluation.grounding import GROUNDED, NOT_PRESENT
 from pixelrefer_ros.evaluation.segmentation import score_masks
 from pixelrefer_ros.simulation.reasoning_clips import KINDS
 from pixelrefer_ros.simulation.reasoning_questions import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from rich.table import Table
 
+    from pixelrefer_ros.evaluation.grounding import Grounding
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
     from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
 
-GROUNDED = 'grounded'
-NOT_PRESENT = 'not present'
+BETWEEN = 2
+"""Frames between two that a model is shown: as many a second as the node keeps, or a few less."""
 MIN_BOX_IOU = 0.5  # must be passed
-
-
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """Hold what was answered to one question.
-
-    Attributes:
-        status: ``GROUNDED``, ``NOT_PRESENT``, or how it failed, in words.
-        key: Index of the key frame among the frames that were given.
-        box: x0, y0, x1, y1 in pixels of that frame, x1 and y1 exclusive.
-        masks: (H, W) bool per frame, None where the target is not seen; None when nothing was
-            tracked.
-    """
-
-    status: str
-    key: int | None = None
-    box: tuple[float, float, float, float] | None = None
-    masks: Sequence[NDArray[np.bool_] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +80,7 @@ class ReasoningResult:
         scores: Over all questions.
         kinds: Per kind of question, in the order of ``KINDS``.
         statuses: How often each status was given.
-        seconds: How long the run took, rendering included.
+        seconds: How long the answers took.
     """
 
     scores: ReasoningScores
@@ -176,20 +158,53 @@ def evaluate(
     Raises:
         PixelReferError: BAD_REQUEST when there are no clips, or an answer does not fit its clip.
     """
-    marks: list[_Mark] = []
-    statuses: dict[str, int] = defaultdict(int)
-    began = time.monotonic()
+    return compare(clips, {'': ground}, on_clip=on_clip)['']
+
+
+def compare(
+    clips: Iterable[tuple[ReasoningClip, ReasoningQuestion]],
+    grounds: Mapping[str, Callable[[list[Frame], str], Grounding]], *,
+    on_clip: Callable[[int], None] = lambda _: None,
+) -> dict[str, ReasoningResult]:
+    """Ask several about the same clips, each clip being rendered once.
+
+    Args:
+        clips: As for ``evaluate``.
+        grounds: Who answers, by name.
+        on_clip: As for ``evaluate``.
+
+    Returns:
+        By name.
+
+    Raises:
+        PixelReferError: As ``evaluate``.
+    """
+    marks: dict[str, list[_Mark]] = {name: [] for name in grounds}
+    statuses: dict[str, Counter[str]] = {name: Counter() for name in grounds}
+    seconds = dict.fromkeys(grounds, 0.0)
+    done = 0
     for clip, question in clips:
-        answer = ground(frames_of(clip), question.text)
-        statuses[answer.status] += 1
-        marks.append(_mark(clip, question, answer))
-        on_clip(len(marks))
-    if not marks:
+        frames = frames_of(clip)
+        for name, ground in grounds.items():
+            began_s = time.monotonic()
+            answer = ground(frames, question.text)
+            seconds[name] += time.monotonic() - began_s
+            statuses[name][answer.status] += 1
+            marks[name].append(_mark(clip, question, answer))
+        done += 1
+        on_clip(done)
+    if not done:
         raise PixelReferError(ErrorCode.BAD_REQUEST, 'there are no clips to evaluate on')
+    return {name: _result(marks[name], statuses[name], seconds[name]) for name in grounds}
+
+
+def _result(
+    marks: Sequence[_Mark], statuses: Mapping[str, int], seconds: float
+) -> ReasoningResult:
     by_kind = {kind: [m for m in marks if m.kind == kind] for kind in KINDS}
     return ReasoningResult(
         _scores(marks), {kind: _scores(some) for kind, some in by_kind.items() if some},
-        dict(statuses), time.monotonic() - began)
+        dict(statuses), seconds)
 
 
 def frames_of(clip: ReasoningClip) -> list[Frame]:
@@ -292,23 +307,20 @@ def _plain(scores: ReasoningScores) -> dict[str, Any]:
 
 
 def table(result: ReasoningResult) -> Table:
-    """Return the scores as a table, a row per kind of question and one for all."""
+    """Return the scores in % as a table, a row per kind of question and one for all.
+
+    It fits into 80 columns.
+    """
     from rich.table import Table
 
-    made = Table('question', 'asked', 'key frame', 'r_t', 'box', 'J', 'F', 'J&F',
-                 'false refusals', 'failures', 'absent', 'refused', box=None, pad_edge=False)
+    made = Table('kind', 'asked', 'key frame', 'r_t', 'box', 'J', 'F', 'J&F', 'false no',
+                 'failed', 'absent', 'said so', box=None, pad_edge=False, collapse_padding=True)
 
     def share(value: float) -> str:
-        return '-' if math.isnan(value) else f'{value:.1%}'
+        return '-' if math.isnan(value) else f'{100 * value:.1f}'
 
     for name, s in (*result.kinds.items(), ('all', result.scores)):
         made.add_row(name, str(s.asked), *map(share, (
             s.key_frame, s.temporal, s.box, s.region, s.boundary, s.j_and_f, s.false_refusals,
             s.failures)), str(s.absent), share(s.refusals))
     return made
-
-
-def write_json(result: ReasoningResult, path: Path) -> None:
-    """Write a result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result.as_dict(), indent=2) + '\n')

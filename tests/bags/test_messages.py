@@ -69,7 +69,7 @@ def answer(thumbnail=None):
     evidence = Evidence('front', 'cup', 9, 'optical', Box(0, 1, 2, 3), MASK, 0.75, (7, 9),
                         (None, MASK), 'because', thumbnail)
     return Answer('q1', 9, 'optical', 'front', 'Yes.', ErrorCode.OK, '', 0.25, ('cup', 'box'),
-                  (evidence,), 1, 9, (1, 9), TIMINGS, 5, 6, 'tabletop')
+                  (evidence,), 1, 9, (1, 9), TIMINGS, 5, 6, 'tabletop', 0.25)
 
 
 @pytest.mark.parametrize('region', [

@@ -166,7 +166,7 @@ def test_words_of_a_model_cannot_break_the_page(tmp_path):
 
 
 def test_page_stays_small_with_many_results(tmp_path, monkeypatch):
-    monkeypatch.setattr('pixelrefer_ros.bags.report._PICTURES_BUDGET', 500)
+    monkeypatch.setattr('pixelrefer_ros.bags.pictures._BUDGET', 500)
     _, small = results(tmp_path, video=False)
     shown = len(parsed(small.report).sources)
     assert 0 < shown < 5

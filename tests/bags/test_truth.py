@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from pixelrefer_ros.bags.truth import (
     FORMAT,
     QueryTruth,
     RegionTruth,
+    Spot,
     Truth,
+    box_at,
     contains,
     load_truth,
     normalise,
     truth_beside,
 )
-from pixelrefer_ros.core.types import Answer, Description, ErrorCode, Timings
+from pixelrefer_ros.core.types import Answer, Box, Description, ErrorCode, Evidence, Timings
 from tests.bags.makers import ORIGIN_NS, at
 
 
@@ -97,6 +100,71 @@ def test_what_the_truth_does_not_know_is_not_judged():
     assert TRUTH.judge_description(says('anything', 20, 21)) == {}
 
 
+CUP = (Spot(0.0, 10, 20, 8, 8), Spot(1.0, 20, 20, 8, 8), Spot(4.0, 40, 20, 8, 8))
+FINDS = Truth(
+    ORIGIN_NS,
+    queries={'g': QueryTruth(track='cup'), 'worded': QueryTruth(('red',), track='cup'),
+             'gone': QueryTruth(absent=True)},
+    tracks={'cup': CUP},
+)
+
+
+def found(seconds, box, query_id='g', text='a red cup'):
+    key = Evidence('', 'found-g', at(seconds), '', box, None, 1.0)
+    return Answer(query_id, text=text, evidence=(key,))
+
+
+@pytest.mark.parametrize(('seconds', 'box'), [
+    (0.0, Box(10, 20, 8, 8)),
+    (0.5, Box(15, 20, 8, 8)),
+    (0.75, Box(18, 20, 8, 8)),
+    (1.04, Box(20, 20, 8, 8)),
+    (1.06, None),  # the next is three seconds off
+    (2.5, None),
+    (3.96, Box(40, 20, 8, 8)),
+    (4.04, Box(40, 20, 8, 8)),
+    (4.06, None),
+])
+def test_boxes_between_those_given_are_interpolated_within_a_second(seconds, box):
+    assert box_at(CUP, seconds) == box
+    assert box_at((), seconds) is None
+
+
+def test_what_was_found_is_right_where_it_overlaps_the_track():
+    assert FINDS.judge_answer(found(0.5, Box(15, 20, 8, 8))) is True
+    assert FINDS.overlap(found(0.5, Box(15, 20, 8, 8))) == 1.0
+    half = found(0.5, Box(15, 20, 8, 4))
+    assert (FINDS.overlap(half), FINDS.judge_answer(half)) == (0.5, True)
+    less = found(0.5, Box(15, 20, 8, 3))
+    assert (FINDS.overlap(less), FINDS.judge_answer(less)) == (0.375, False)
+    # out of sight nothing is right, nor is an answer without evidence
+    assert FINDS.judge_answer(found(2.5, Box(30, 20, 8, 8))) is False
+    assert FINDS.judge_answer(Answer('g', text='a red cup')) is False
+    assert FINDS.judge_answer(replace(half, error_code=ErrorCode.TIMEOUT)) is False
+
+
+def test_what_was_found_must_also_be_described_as_asked():
+    box = Box(15, 20, 8, 8)
+    assert FINDS.judge_answer(found(0.5, box, 'worded')) is True
+    assert FINDS.judge_answer(found(0.5, box, 'worded', 'a blue cup')) is False
+    assert FINDS.judge_answer(found(0.5, Box(0, 0, 8, 8), 'worded')) is False
+
+
+def test_of_what_is_absent_only_a_refusal_is_right():
+    assert FINDS.judge_answer(found(0.5, Box(15, 20, 8, 8), 'gone')) is False
+    refused = Answer('gone', error_code=ErrorCode.NOT_GROUNDED)
+    assert FINDS.judge_answer(refused) is True
+    assert FINDS.judge_answer(replace(refused, error_code=ErrorCode.TIMEOUT)) is False
+    assert FINDS.overlap(refused) is None
+
+
+def test_file_with_tracks(tmp_path):
+    FINDS.save(tmp_path / 'truth.json')
+    assert load_truth(tmp_path / 'truth.json') == FINDS
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    assert content['tracks']['cup'][1] == [1.0, 20.0, 20.0, 8.0, 8.0]
+
+
 def test_file(tmp_path):
     TRUTH.save(tmp_path / 'bag.truth.json')
     assert load_truth(tmp_path / 'bag.truth.json') == TRUTH
@@ -115,7 +183,11 @@ def test_single_words_need_no_list(tmp_path):
     ('{', 'is no JSON'),
     ('[]', 'must say "format"'),
     ('{"format": "other"}', 'must say "format"'),
-    (json.dumps({'format': FORMAT, 'queries': {'q': {}}}), 'accept or all_of'),
+    (json.dumps({'format': FORMAT, 'queries': {'q': {}}}), 'accept, all_of, track'),
+    (json.dumps({'format': FORMAT, 'queries': {'q': {'track': 'a'}}}), 'speaks of track a'),
+    (json.dumps({'format': FORMAT, 'tracks': {'a': [[0, 1, 2, 3]]}}), 'ground truth must be'),
+    (json.dumps({'format': FORMAT, 'tracks': {'a': [[1, 1, 2, 3, 4], [1, 1, 2, 3, 4]]}}),
+     'must ascend'),
     (json.dumps({'format': FORMAT, 'queries': {'q': {'accept': [1]}}}), 'list of texts'),
     (json.dumps({'format': FORMAT, 'regions': {'a': [{'from_s': 0}]}}), 'to_s|attributes'),
 ])

@@ -14,17 +14,15 @@ import pytest
 pytest.importorskip('mujoco', reason='needs the extra [sim]')
 
 from pixelrefer_ros.core.types import PixelReferError
+from pixelrefer_ros.evaluation.grounding import GROUNDED, NOT_PRESENT, Grounding
 from pixelrefer_ros.evaluation.reasoning import (
-    GROUNDED,
-    NOT_PRESENT,
-    Grounding,
     box_iou,
+    compare,
     evaluate,
     examples,
     frames_of,
     table,
     temporal_score,
-    write_json,
 )
 from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip, measure
 from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
@@ -32,7 +30,6 @@ from tests.rendering import needs_rendering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 H, W = 40, 60
 
@@ -155,20 +152,34 @@ def test_kinds_are_scored_apart() -> None:
     assert result.scores.key_frame == 0.5
 
 
-def test_results_are_written_and_shown(tmp_path: Path) -> None:
+def test_results_are_written_and_shown() -> None:
     clip, question = drawn()
     result = evaluate([(clip, question)], always(Grounding(GROUNDED, 2)))
-    path = tmp_path / 'deep' / 'scores.json'
-    write_json(result, path)
-    written = json.loads(path.read_text())
+    written = json.loads(json.dumps(result.as_dict()))
     assert written['key_frame'] == 1.0
     assert written['j_and_f'] is None
     assert written['kinds']['fell']['temporal'] == 1.0
     made = table(result)
     assert made.row_count == 2
     assert list(made.columns[0].cells) == ['fell', 'all']
-    assert list(made.columns[2].cells) == ['100.0%', '100.0%']
+    assert list(made.columns[2].cells) == ['100.0', '100.0']
     assert list(made.columns[7].cells) == ['-', '-']
+
+
+def test_several_answer_about_each_clip_once() -> None:
+    clips = iter([drawn('fell'), drawn('hit', None)])
+    asked = []
+
+    def knowing(frames, question):
+        asked.append(question)
+        return Grounding(NOT_PRESENT) if 'hit' in question else Grounding(GROUNDED, 2)
+
+    results = compare(clips, {'knowing': knowing, 'mute': always(Grounding('mute'))})
+    assert asked == ['what fell?', 'what hit?']
+    assert list(results) == ['knowing', 'mute']
+    assert (results['knowing'].scores.key_frame, results['knowing'].scores.refusals) == (1, 1)
+    assert results['mute'].statuses == {'mute': 2}
+    assert results['mute'].scores.failures == 1
 
 
 def test_answers_that_do_not_fit_are_refused() -> None:
