@@ -45,8 +45,6 @@ def load_grounder(
     profile: str,
     api_key_env: str,
     device: str,
-    *,
-    single_turn: bool = False,
 ) -> GroundingChain | None:
     """Load what finds things from words, saying so; return None when no model is named."""
     if not (model or url):
@@ -59,7 +57,7 @@ def load_grounder(
     with err.status(f'loading {model or url}'):
         from pixelrefer_ros.grounding.load import load_grounder as load
 
-        return load(settings, profile, single_turn=single_turn)
+        return load(settings, profile)
 
 
 def _refuse_describer(model: str) -> None:

@@ -209,13 +209,10 @@ def evaluate_grounding(
     """
     from rich.progress import Progress
 
-    ways = {'two turns': False, 'single turn': True} if single_turn else {'two turns': False}
-    chains = {
-        name: need_grounder(
-            load_grounder(model, url, profile, api_key_env, device, single_turn=single), '--'
-        )
-        for name, single in ways.items()
-    }
+    chain = need_grounder(load_grounder(model, url, profile, api_key_env, device), '--')
+    chains = {'two turns': chain}
+    if single_turn:
+        chains['single turn'] = chain.at_once()
     warn_stranger(model, profile, to_tabletops=True)
     from pixelrefer_ros.evaluation.grounding import ChainAnswers
     from pixelrefer_ros.evaluation.reasoning import BETWEEN, compare, examples, table
@@ -285,9 +282,9 @@ def evaluate_dataset(
     from pixelrefer_ros.evaluation.grounding import ChainAnswers
 
     found = samples(name, folder, split)
-    chain = need_grounder(
-        load_grounder(model, url, profile, api_key_env, device, single_turn=single_turn), '--'
-    )
+    chain = need_grounder(load_grounder(model, url, profile, api_key_env, device), '--')
+    if single_turn:
+        chain = chain.at_once()
     warn_stranger(model, profile, to_tabletops=False)
     make_tracker = load_tracker(tracker, tracker_model, device)
     if make_tracker is None:

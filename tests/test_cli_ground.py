@@ -43,10 +43,9 @@ def named(monkeypatch):
     calls = []
 
     def script(*said):
-        def load(*given, single_turn=False):
-            calls.append((*given, single_turn))
-            lines = said[-1:] if single_turn else said[:2]
-            return GroundingChain(ScriptedChatModel(lines * 9), PROFILE, single_turn=single_turn)
+        def load(*given):
+            calls.append(given)
+            return GroundingChain(ScriptedChatModel(said * 9), PROFILE)
 
         for module in (cli, cli_models):
             monkeypatch.setattr(module, 'load_grounder', load)
@@ -80,7 +79,7 @@ def test_replay_answers_questions_in_words(tmp_path, model, named):
         'KEY', '--device', 'cpu',
     )
     assert status == 0, error
-    assert calls == [('some/vlm', 'http://gpu:8000', 'revseg', 'KEY', 'cpu', False)]
+    assert calls == [('some/vlm', 'http://gpu:8000', 'revseg', 'KEY', 'cpu')]
     assert 'g1  describe found-g1' in text
     assert '2 questions, 2 answered' in text
     assert 'class="card found"' in (tmp_path / 'out' / 'report.html').read_text()
@@ -168,7 +167,7 @@ def test_describe_finds_in_a_video(tmp_path, film, model, named, monkeypatch):
     status, text, error = run('describe', film, '--ground', 'the one that moves',
                               '--ground-model', 'x', '--save', 'key.png')
     assert status == 0, error
-    assert calls == [('x', '', 'auto', '', 'auto', False)]
+    assert calls == [('x', '', 'auto', '', 'auto')]
     box = square(8)
     assert 'describe found-file' in text
     assert f'found at 0.80 s, box {box.x},{box.y},{box.width},{box.height}, 50% sure' in text
@@ -285,8 +284,7 @@ def test_evaluate_grounding(tmp_path, named, monkeypatch):
         'some/vlm', '--single-turn', '--held-out', '--device', 'cpu',
     )
     assert status == 0, error
-    assert calls == [('some/vlm', '', 'auto', '', 'cpu', False),
-                     ('some/vlm', '', 'auto', '', 'cpu', True)]
+    assert calls == [('some/vlm', '', 'auto', '', 'cpu')]  # loaded once, asked both ways
     assert 'was not made for simulated tabletops' in ' '.join(error.split())
     assert re.search(r'two turns: 2 clips, .* prompt tokens needed no second reading', text)
     assert 'single turn: 2 clips' in text
@@ -335,7 +333,7 @@ def mevis(tmp_path):
 
 def test_evaluate_a_data_set(tmp_path, mevis, monkeypatch):
     monkeypatch.setattr(cli_models, 'load_grounder',
-                        lambda *given, single_turn: chain(*FOUND, ABSENT))
+                        lambda *given: chain(*FOUND, ABSENT))
     path = tmp_path / 'scores.json'
     status, text, error = run('evaluate', 'dataset', 'mevis', mevis, '--model', 'x', '--json',
                               path)

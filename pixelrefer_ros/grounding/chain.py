@@ -85,6 +85,14 @@ class GroundingChain:
         self._profile = profile
         self._single_turn = single_turn
 
+    def at_once(self) -> GroundingChain:
+        """Return a chain that asks the same model, in the same way, in a single turn.
+
+        Raises:
+            PixelReferError: BAD_REQUEST when its profile has no prompt for that.
+        """
+        return GroundingChain(self._model, self._profile, single_turn=True)
+
     @property
     def name(self) -> str:
         """Return the name of the model; a server may tell it late."""

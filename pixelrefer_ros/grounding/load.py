@@ -22,22 +22,19 @@ AUTO = 'auto'
 _PROFILE_OF: Final = {'qwen2_5_vl': 'qwen2.5-vl', 'qwen3_vl': 'qwen3-vl'}
 
 
-def load_grounder(
-    settings: ChatSettings, profile: str = AUTO, *, single_turn: bool = False
-) -> GroundingChain:
+def load_grounder(settings: ChatSettings, profile: str = AUTO) -> GroundingChain:
     """Return what finds things from words.
 
     Args:
         settings: Which model to ask, and how it is run or reached.
         profile: Name or path of the profile; 'auto' goes by the architecture of a model on this
             machine.
-        single_turn: As of ``GroundingChain``.
 
     Raises:
         PixelReferError: BAD_REQUEST for the profile; MODEL_ERROR or OUT_OF_MEMORY for the model.
     """
     chosen = load_profile(_profile_for(settings) if profile == AUTO else profile)
-    return GroundingChain(load_chat(settings), chosen, single_turn=single_turn)
+    return GroundingChain(load_chat(settings), chosen)
 
 
 def _profile_for(settings: ChatSettings) -> str:

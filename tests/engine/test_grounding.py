@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.types import Answer, Query
     from pixelrefer_ros.engine import QueryHandle
 
-# The key frame of the tabletop profile is shown at this size.
-SHOWN = (224, 168)
+PROFILE = replace(load_profile('tabletop'), frames=5)
 FRAMES = 20
 
 
@@ -39,7 +38,7 @@ def frame_answer(number: int, what: str = 'a red thing') -> str:
 
 
 def box_answer(box: Box, width: int, height: int) -> str:
-    x, y = SHOWN[0] / width, SHOWN[1] / height
+    x, y = PROFILE.key_size[0] / width, PROFILE.key_size[1] / height
     corners = [box.x * x, box.y * y, (box.x + box.width) * x, (box.y + box.height) * y]
     return json.dumps([{'bbox_2d': corners, 'label': 'red'}])
 
@@ -49,9 +48,8 @@ class Scene(Street):
 
     def __init__(self, *said: Any, **settings: Any) -> None:
         self.chat = ScriptedChatModel(said)
-        profile = replace(load_profile('tabletop'), frames=5)
         super().__init__(
-            grounder=GroundingChain(self.chat, profile), **{'window_s': 1.0, **settings}
+            grounder=GroundingChain(self.chat, PROFILE), **{'window_s': 1.0, **settings}
         )
 
     def ground(self, text: str = 'what moves?', **fields: Any) -> QueryHandle:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -48,7 +49,9 @@ def ground(
     should_stop: Callable[[], bool] | None = None,
     on_progress: Callable[[str, str], None] | None = None,
 ) -> Grounding:
-    chain = GroundingChain(model, profile, single_turn=single_turn)
+    chain = GroundingChain(model, profile)
+    if single_turn:
+        chain = chain.at_once()
     found = chain.ground(frames, 'Which cup moved first?', should_stop=should_stop,
                          on_progress=on_progress)  # fmt: skip
     assert model.forgotten == 1
@@ -409,13 +412,16 @@ def test_what_a_model_or_profile_cannot_do_is_refused_at_once() -> None:
 
 
 def test_the_embedded_profile_asks_in_few_words() -> None:
-    box = '[{"bbox_2d": [56, 21, 168, 84]}]'
-    model = ScriptedChatModel([TURN1, box])
-    found = ground(model, profile=load_profile('tabletop'))
+    tabletop = load_profile('tabletop')
+    (width, height), (key_width, key_height) = tabletop.frame_size, tabletop.key_size
+    x, y = key_width / 64, key_height / 24
+    corners = [BOX.x * x, BOX.y * y, (BOX.x + BOX.width) * x, (BOX.y + BOX.height) * y]
+    model = ScriptedChatModel([TURN1, json.dumps([{'bbox_2d': corners}])])
+    found = ground(model, profile=tabletop)
     assert (found.status, found.box) == (Status.OK, BOX)
     assert model.calls[0].prompt == '16 frames. Find: Which cup moved first?'
     assert model.calls[1].prompt == 'Box: the red cup'
-    assert {image.shape for image in model.calls[0].pictures} == {(84, 112, 3)}
-    assert model.calls[1].pictures[0].shape == (168, 224, 3)
-    refused = ground(ScriptedChatModel([ABSENT]), profile=load_profile('tabletop'))
+    assert {image.shape for image in model.calls[0].pictures} == {(height, width, 3)}
+    assert model.calls[1].pictures[0].shape == (key_height, key_width, 3)
+    refused = ground(ScriptedChatModel([ABSENT]), profile=tabletop)
     assert refused.status == Status.NOT_PRESENT

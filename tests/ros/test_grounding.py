@@ -31,8 +31,9 @@ pytestmark = pytest.mark.ros
 
 FRAME = json.dumps([{'frame_idx': 1, 'object description': 'a grey square'}])
 TURN1 = f'<think>One looks like any other.</think><answer>{FRAME}</answer>'
-# of the 224x168 that the profile shows of a 64x48 image: 8, 8, 16, 16
-TURN2 = json.dumps([{'bbox_2d': [28, 28, 84, 84], 'label': 'square'}])
+PROFILE = replace(load_profile('tabletop'), frames=3)
+X, Y = PROFILE.key_size[0] / 64, PROFILE.key_size[1] / 48  # the images are 64x48
+TURN2 = json.dumps([{'bbox_2d': [8 * X, 8 * Y, 24 * X, 24 * Y], 'label': 'square'}])
 
 
 @pytest.fixture
@@ -42,11 +43,10 @@ def chat() -> ScriptedChatModel:
 
 @pytest.fixture
 def one(bench: Callable[..., Bench], chat: ScriptedChatModel) -> Bench:
-    profile = replace(load_profile('tabletop'), frames=3)
     one = bench(
         parameters={'describe.enabled': False, 'tracking.backend': 'none'},
         describer=ScriptedDescriber(['a grey square']),
-        grounder=lambda parameters: GroundingChain(chat, profile),
+        grounder=lambda parameters: GroundingChain(chat, PROFILE),
     )
     one.send_frames([ns(1), ns(1.1), ns(1.2)])
     return one
