@@ -96,12 +96,14 @@ class Scheduler(Generic[T]):
         deadline_s: float = math.inf,
         key: Hashable | None = None,
         held_until_s: float = -math.inf,
+        admitted: bool = False,
     ) -> tuple[Ticket[T], Ticket[T] | None]:
         """Take in a job.
 
         A job with a key takes the place in the line of the waiting one with the same key, so
         that jobs replaced often are not put off for ever. When the queue is full, the
-        last in line of those with a key gives way to a job that ranks before it.
+        last in line of those with a key gives way to a job that ranks before it. A job that was
+        admitted before, and comes as the rest of itself, needs no room.
 
         Returns:
             The ticket, and the ticket that gave way, if any.
@@ -119,7 +121,7 @@ class Scheduler(Generic[T]):
                 ticket.arrival = out.arrival
                 ticket.entered_s = out.entered_s
                 self._counts.replaced += 1
-            elif len(self._waiting) >= self._max_size:
+            elif len(self._waiting) >= self._max_size and not admitted:
                 keyed = [t for t in self._waiting if t.key is not None]
                 out = max(keyed, key=Ticket.rank, default=None)
                 if out is None or out.rank() < ticket.rank():

@@ -17,7 +17,7 @@ from pixelrefer_ros.engine.plan import DescriptionPlan
 from pixelrefer_ros.engine.types import CameraStats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.types import Frame, Query, Region
@@ -62,6 +62,7 @@ class Camera:
         self.frames_kept = 0
         self.jumps = 0
         self._spared: list[weakref.ref[Clip]] = []
+        self._spared_ns: frozenset[int] = frozenset()
 
     def newest_ns(self) -> int | None:
         """Return the camera's time, the stamp of its newest kept frame; None before any."""
@@ -93,16 +94,21 @@ class Camera:
         if not self.wants(frame.stamp_ns):
             return False, []
         self.sampler.keep(frame.stamp_ns)
-        clips = [clip for one in self._spared if (clip := one()) is not None]
-        self._spared = [weakref.ref(clip) for clip in clips]
-        spared = self.store.pinned().union(*(clip.stamps_ns for clip in clips))
-        left_ns = self.buffer.append(frame, keep=spared)
+        if any(one() is None for one in self._spared):
+            self._count_spared()
+        left_ns = self.buffer.append(frame, keep=self.store.pinned() | self._spared_ns)
         self.frames_kept += 1
         return True, self.store.advance(self.buffer.view(), left_ns)
 
     def spare(self, clip: Clip) -> None:
         """Let thinning spare the frames of a clip for as long as somebody has the clip."""
         self._spared.append(weakref.ref(clip))
+        self._count_spared()
+
+    def _count_spared(self) -> None:
+        clips = [clip for one in self._spared if (clip := one()) is not None]
+        self._spared = [weakref.ref(clip) for clip in clips]
+        self._spared_ns = frozenset().union(*(clip.stamps_ns for clip in clips))
 
     def observations_at(self, stamp_ns: int, oldest_ns: int) -> dict[str, Observation]:
         """Return the last observation of each region by then, unless older than the oldest."""
@@ -113,12 +119,15 @@ class Camera:
                     seen[region_id] = one
         return seen
 
-    def invite(self, query: Query, binder: Binder, *, roughly: bool) -> Guests | None:
+    def invite(
+        self, query: Query, binder: Binder, is_over: Callable[[], bool], *, roughly: bool
+    ) -> Guests | None:
         """Let the regions that come with a query be followed; None when nothing follows.
 
         Args:
             query: The query.
             binder: Of this camera.
+            is_over: As of ``Guests``.
             roughly: As of ``Guests``.
 
         Raises:
@@ -129,17 +138,22 @@ class Camera:
         start_ns, end_ns = binder.window(query)
         given = [(region, binder.given(region, end_ns)) for region in query.regions]
         window = FrameView(binder.view.between(start_ns, end_ns))
-        return self.ledger.invite(given, window, roughly=roughly)
+        return self.ledger.invite(given, window, is_over, roughly=roughly)
 
-    def owes(self, query: Query, as_of_ns: int, guests: Guests | None) -> bool:
+    def owes(
+        self, query: Query, as_of_ns: int, guests: Guests | None, *, alone: bool = False
+    ) -> bool:
         """Return whether what a query looks at is still to be tracked.
 
         Args:
             query: The query.
             as_of_ns: The time it is about.
             guests: The regions that come with it.
+            alone: It is about those alone, though the store knows them too.
         """
-        return self.ledger is not None and self.ledger.owes(wanted(query), as_of_ns, guests)
+        if self.ledger is None:
+            return False
+        return self.ledger.owes(wanted(query), as_of_ns, guests, alone=alone)
 
     def binder(self, frames_per_region: int) -> Binder:
         """Return what finds out what a query means, with the frames and regions of now."""

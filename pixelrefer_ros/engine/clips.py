@@ -17,6 +17,7 @@ from pixelrefer_ros.core.types import (
     Frame,
     PixelReferError,
     RegionClip,
+    Task,
     TrackState,
 )
 
@@ -206,6 +207,8 @@ class Binder:
         self._check_stamps(query, newest_ns)
         if max([query.stamp_ns, *(region.stamp_ns for region in query.regions)]) > newest_ns:
             return True
+        if query.task == Task.GROUND:
+            return False  # it is about no region
         known = set(self.store.ids())
         unseen = set(self.store.pending_ids()) - known
         ids = wanted(query)

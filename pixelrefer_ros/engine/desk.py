@@ -6,24 +6,27 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Task
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task
 from pixelrefer_ros.engine.jobs import DescribeJob, Job, QueryJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from pixelrefer_ros.core.scheduler import Scheduler, Ticket
+    from pixelrefer_ros.core.types import Query
     from pixelrefer_ros.engine.cameras import Camera, Cameras
-    from pixelrefer_ros.engine.clips import Clip
+    from pixelrefer_ros.engine.clips import Binder, Clip
     from pixelrefer_ros.engine.grounding import Found
     from pixelrefer_ros.engine.types import EngineConfig, QueryHandle
 
 
-# How long what was found may take to be followed through its window; what there is then counts.
-_FOLLOWED_WITHIN_S = 10.0
+# How long what was found may take to be followed through its window, in seconds and as a part of
+# the time that is left; what there is then counts.
+_FOLLOWED_WITHIN_S, _FOLLOWED_WITHIN = 10.0, 0.8
 FOUND_MAX = 8
 """Regions that GROUND queries found are followed on, of each camera so many, the newest ones."""
 
@@ -122,36 +125,55 @@ class Desk:
             The ticket of the rest of the query, and what was forgotten for the region.
 
         Raises:
-            PixelReferError: The query was to stop; QUEUE_FULL; or those of ``Binder`` when the
-                key frame has left the buffer.
+            PixelReferError: The query was to stop, or, as of ``Binder``, the key frame has left
+                the buffer.
         """
         if ticket.stop is not None:
             raise PixelReferError(*ticket.stop)
         assert isinstance(ticket.payload, QueryJob)
         camera = self._cameras.find(ticket.payload.camera)
         now_s = self._clock()
+        left_s = ticket.deadline_s - now_s
         job = QueryJob(camera.name, ticket.payload.handle, None, found=found)
         self._settle(job, camera, new=True)
-        try:
-            (outcome,), problems, _ = self._cameras.add_regions([found.region])
-            if outcome is not None:
-                raise outcome
-            rest, displaced = self._scheduler.put(
-                job,
-                now_s=now_s,
-                priority=ticket.priority,
-                deadline_s=ticket.deadline_s,
-                held_until_s=-math.inf if job.clip else now_s + _FOLLOWED_WITHIN_S,
-            )
-        except PixelReferError:
-            job.leave_guests()
-            raise
-        if displaced is not None:
-            self._on_dropped()
-            self._reopen(displaced)
-        self._forget_oldest_found(camera, found.region.region_id)
+        rest, _ = self._scheduler.put(
+            job,
+            now_s=now_s,
+            priority=ticket.priority,
+            deadline_s=ticket.deadline_s,
+            # some of the time is for the words
+            held_until_s=-math.inf
+            if job.clip
+            else now_s + min(_FOLLOWED_WITHIN_S, _FOLLOWED_WITHIN * left_s),
+            admitted=True,
+        )
+        problems = self._keep_found(camera, found)
         self.queue_due(camera)
         return rest, problems
+
+    def _keep_found(self, camera: Camera, found: Found) -> list[str]:
+        """Let what was found be a region from now on; return what went wrong or was forgotten."""
+        region = found.region
+        self._forget_found(camera, region.region_id)
+        # its life begins now, however long ago its image was
+        newest_ns = camera.newest_ns() or region.stamp_ns
+        late_s = (newest_ns - region.stamp_ns) / NS_PER_S
+        region = replace(region, ttl_s=self._config.region_ttl_s + late_s)
+        (outcome,), problems, _ = self._cameras.add_regions([region])
+        if outcome is not None:
+            return [f"'{region.region_id}' is not followed on: {outcome}"]
+        ids = self._found.setdefault(camera.name, [])
+        ids.append(region.region_id)
+        if len(ids) > FOUND_MAX:
+            self._forget_found(camera, ids[0])
+        return problems
+
+    def _forget_found(self, camera: Camera, region_id: str) -> None:
+        """Forget what an earlier query found."""
+        ids = self._found.get(camera.name, [])
+        if region_id in ids:
+            ids.remove(region_id)
+            self.forget(camera, camera.store.remove([region_id]))
 
     def cancel(self, handle: QueryHandle, message: str) -> list[Ticket[Job]]:
         """Cancel one query; return its ticket when it waited. Needs no lock."""
@@ -177,6 +199,10 @@ class Desk:
                 if job.clip is not None:
                     self._scheduler.release(ticket)
             except PixelReferError as error:
+                if job.found is not None:  # its images have gone; it was found all the same
+                    job.clip = job.found.key_clip()
+                    self._scheduler.release(ticket)
+                    continue
                 is_it = partial(operator.is_, ticket)
                 removed = self._scheduler.cancel(is_it, error.code, str(error))
                 failed += [(one, error) for one in removed]
@@ -199,13 +225,14 @@ class Desk:
         job.as_of_ns = job.as_of_ns or camera.newest_ns() or 0
         query = job.settled()
         if query.task == Task.GROUND:
-            job.clip = binder.video(query)
-            # the model takes seconds, and the tracker wants these frames after that
-            camera.spare(job.clip)
+            job.clip = self._video(binder, camera, query)
             return
+        was_found = job.found is not None
         if job.guests is None:
-            job.guests = camera.invite(query, binder, roughly=job.found is not None)
-        owed = camera.owes(query, query.stamp_ns, job.guests)
+            job.guests = camera.invite(
+                query, binder, lambda: job.handle.claimed, roughly=was_found
+            )
+        owed = camera.owes(query, query.stamp_ns, job.guests, alone=was_found)
         if owed and not new:
             return
         try:
@@ -248,6 +275,7 @@ class Desk:
         """Forget what cameras have seen; return the waiting jobs that end with it."""
         for camera in cameras:
             camera.clear()
+            self._found.pop(camera.name, None)
         names = {camera.name for camera in cameras}
         return self._scheduler.cancel(lambda t: t.payload.camera in names, code, message)
 
@@ -261,9 +289,7 @@ class Desk:
         binder = camera.binder(self._frames_per_region)
         if isinstance(job, QueryJob):
             if job.clip is None:
-                query = job.settled()
-                is_ground = query.task == Task.GROUND
-                job.clip = binder.video(query) if is_ground else binder.clip(query, job.guests)
+                job.clip = self._last_clip(job, camera, binder)
                 job.leave_guests()
             if job.found is not None and job.guests is not None:
                 job.track = tuple(job.guests.seen(job.found.region.region_id))
@@ -273,14 +299,26 @@ class Desk:
             camera.plan.looked(job.region_id, camera.store.newest(job.region_id).given_ns)
         return clip
 
-    def _forget_oldest_found(self, camera: Camera, newest_id: str) -> None:
-        """Let what was found longest ago go, so that questions do not pile regions up."""
-        ids = self._found.setdefault(camera.name, [])
-        if newest_id in ids:
-            ids.remove(newest_id)
-        ids.append(newest_id)
-        if len(ids) > FOUND_MAX:
-            self.forget(camera, camera.store.remove([ids.pop(0)]))
+    def _video(self, binder: Binder, camera: Camera, query: Query) -> Clip:
+        """Return the frames of a GROUND query's window, and keep them.
+
+        The model takes seconds, and the tracker wants them after that.
+        """
+        video = binder.video(query)
+        camera.spare(video)
+        return video
+
+    def _last_clip(self, job: QueryJob, camera: Camera, binder: Binder) -> Clip:
+        """Return what a query looks at that has waited long enough."""
+        query = job.settled()
+        if query.task == Task.GROUND:
+            return self._video(binder, camera, query)
+        try:
+            return binder.clip(query, job.guests)
+        except PixelReferError:
+            if job.found is None:
+                raise
+            return job.found.key_clip()
 
     def _reopen(self, ticket: Ticket[Job]) -> None:
         """Let a description that never ran be due again."""

@@ -354,6 +354,11 @@ class Engine:
             self._following.start()
             self._desk.open()
 
+    @property
+    def alive(self) -> bool:
+        """Return whether a thread runs, after ``stop`` one that has not come back in time."""
+        return self._runner.alive or self._following.alive
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop running jobs; end all queries with CANCELED, and refuse new ones.
 

@@ -26,7 +26,7 @@ from pixelrefer_ros.core.types import (
     Task,
 )
 from pixelrefer_ros.engine.clips import Clip, Look
-from pixelrefer_ros.engine.results import confidence
+from pixelrefer_ros.engine.results import confidence, failed_answer
 from pixelrefer_ros.grounding.results import Status
 
 if TYPE_CHECKING:
@@ -72,6 +72,52 @@ class Grounder(Protocol):
             PixelReferError: What the model raises.
         """
         ...
+
+
+class NotGroundedError(PixelReferError):
+    """Report that nothing was found, with what the model made of the question."""
+
+    def __init__(self, grounding: Grounding, question: str, by: str) -> None:
+        """Say why in words.
+
+        Args:
+            grounding: How the chain ended.
+            question: What was to be found.
+            by: Name of the model.
+        """
+        why = f"'{question}' was not found: {_NOT_FOUND[grounding.status]}"
+        if grounding.reasoning:
+            why += f'. It reasoned: {grounding.reasoning}'
+        super().__init__(ErrorCode.NOT_GROUNDED, why)
+        self.grounding = grounding
+        self.by = by
+
+    @property
+    def misread(self) -> str:
+        """Return what the model said where it could not be used; '' when it could."""
+        if self.grounding.status == Status.NOT_PRESENT:
+            return ''
+        return f'{self.grounding.status}; the model said: {list(self.grounding.raw_texts)}'
+
+    def answer(self, query: Query, video: Clip) -> Answer:
+        """Return the answer that says so.
+
+        Args:
+            query: The query.
+            video: The frames the chain had.
+        """
+        grounding = self.grounding
+        return replace(
+            failed_answer(query, video.camera, self.code, str(self)),
+            stamp_ns=grounding.shown_stamps_ns[-1],
+            frame_id=video.frames[-1].frame_id,
+            window_start_ns=video.window_start_ns,
+            window_end_ns=video.window_end_ns,
+            frame_stamps_ns=grounding.shown_stamps_ns,
+            tokens_in=grounding.tokens_in,
+            tokens_out=grounding.tokens_out,
+            model=self.by,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +176,8 @@ def find(
     """Run the chain; return None when it was stopped.
 
     Raises:
-        PixelReferError: NOT_GROUNDED, saying why; or what the model raises.
+        NotGroundedError: Nothing was found.
+        PixelReferError: What the model raises.
     """
     grounding = grounder.ground(
         video.frames, query.text, should_stop=should_stop, on_progress=on_progress
@@ -138,9 +185,7 @@ def find(
     if grounding.status == Status.STOPPED:
         return None
     if grounding.status != Status.OK or grounding.key_index is None or grounding.box is None:
-        raise PixelReferError(
-            ErrorCode.NOT_GROUNDED, f"'{query.text}' was not found: {_NOT_FOUND[grounding.status]}"
-        )
+        raise NotGroundedError(grounding, query.text, grounder.name)
     frame = video.frames[grounding.key_index]
     region = Region(
         f'found-{query.query_id}',
@@ -174,7 +219,6 @@ def grounded_answer(
         model: Name of the describer.
     """
     grounding, region, frame = found.grounding, found.region, found.frame
-    newest = track[-1]
     at_key = next((one for one in track if one.stamp_ns == frame.stamp_ns), None)
     sure = 0.0 if math.isnan(grounding.log_prob) else math.exp(min(0.0, grounding.log_prob))
     evidence = Evidence(
@@ -192,7 +236,7 @@ def grounded_answer(
     )
     return Answer(
         query_id=query.query_id,
-        stamp_ns=newest.stamp_ns,
+        stamp_ns=max(track[-1].stamp_ns, grounding.shown_stamps_ns[-1]),
         frame_id=frame.frame_id,
         camera=clip.camera,
         text=said.text,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pixelrefer_ros.core.regions import Observation
 
@@ -38,15 +38,21 @@ class Guests:
     """
 
     def __init__(
-        self, given: Iterable[tuple[str, Observation]], *, roughly: bool = False
+        self,
+        given: Iterable[tuple[str, Observation]],
+        is_over: Callable[[], bool],
+        *,
+        roughly: bool = False,
     ) -> None:
         """Take in what was given.
 
         Args:
             given: Ids, and where the regions are.
+            is_over: Whether the query has its answer, an error or a cancel included.
             roughly: What the tracker makes of what was given counts more than that.
         """
         self._open = True
+        self._is_over = is_over
         self.roughly = roughly
         self._seen: dict[str, dict[int, Observation]] = {}
         for region_id, seen in given:
@@ -58,7 +64,8 @@ class Guests:
 
     def life(self, region_id: str) -> int | None:
         """Return a number while the region is to be followed."""
-        return _LIFE if self._open and region_id in self._seen else None
+        wanted = self._open and region_id in self._seen and not self._is_over()
+        return _LIFE if wanted else None
 
     def at(self, region_id: str, stamp_ns: int) -> Observation | None:
         """Return what is known of a region in a frame."""

@@ -13,7 +13,7 @@ from pixelrefer_ros.engine.pursuit import Prompt, Pursuit, Way, join
 from pixelrefer_ros.engine.sightings import changed, make_track
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.types import Frame, Region, Track
@@ -80,6 +80,7 @@ class Ledger:
         self,
         regions: Sequence[tuple[Region, Observation]],
         window: FrameView,
+        is_over: Callable[[], bool],
         *,
         roughly: bool = False,
     ) -> Guests:
@@ -88,9 +89,11 @@ class Ledger:
         Args:
             regions: With what they say about their frames.
             window: The frames of the window.
+            is_over: As of ``Guests``.
             roughly: As of ``Guests``.
         """
-        guests = Guests(((region.region_id, seen) for region, seen in regions), roughly=roughly)
+        given = ((region.region_id, seen) for region, seen in regions)
+        guests = Guests(given, is_over, roughly=roughly)
         for region, seen in regions:
             frame = self._camera.buffer.view().at(seen.stamp_ns)
             life = guests.life(region.region_id)
@@ -109,7 +112,12 @@ class Ledger:
         return guests
 
     def owes(
-        self, region_ids: Collection[str], as_of_ns: int, guests: Guests | None = None
+        self,
+        region_ids: Collection[str],
+        as_of_ns: int,
+        guests: Guests | None = None,
+        *,
+        alone: bool = False,
     ) -> bool:
         """Return whether regions are still to be followed up to a time.
 
@@ -117,9 +125,12 @@ class Ledger:
             region_ids: Which; none means all.
             as_of_ns: Image time.
             guests: Those that came with the query.
+            alone: The query is about its guests alone.
         """
         if guests is not None and any(one.book is guests for one in self.pursuits):
             return True
+        if alone:
+            return False
         known = self._camera.store.ids()
         ids = set(known).intersection(region_ids or known)
         busy = {prompt.region_id for prompt in self.prompts.values()}
@@ -191,7 +202,8 @@ class Ledger:
     ) -> tuple[Pursuit | None, Frame | None]:
         """Return the pursuit that goes on next and the frame it goes to, None at its end.
 
-        Those that catch up go first. Those with nothing left to do are given up.
+        Those a query waits for go first, then those that catch up. Those with nothing left to
+        do are given up.
 
         Args:
             top: The frame the tracker has seen last; None when it follows nothing.
@@ -200,7 +212,10 @@ class Ledger:
         if self.here is None:
             return None, None
         view = self._camera.buffer.view()
-        for pursuit in sorted(self.pursuits, key=lambda one: one.way is not Way.UP):
+        store = self._camera.store
+        for pursuit in sorted(
+            self.pursuits, key=lambda one: (one.book is store, one.way is not Way.UP)
+        ):
             rises = pursuit.way is Way.UP
             end = top if rises and top is not None else self.here
             frame, book = pursuit.next_frame(view, end, unusable), pursuit.book

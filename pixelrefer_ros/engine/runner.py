@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task, Timings
-from pixelrefer_ros.engine.grounding import find, grounded_answer
+from pixelrefer_ros.engine.grounding import NotGroundedError, find, grounded_answer
 from pixelrefer_ros.engine.jobs import (
     DescribeJob,
     Job,
@@ -162,7 +162,8 @@ class Runner:
             return False
         try:
             for place, other in enumerate(self._scheduler.waiting()):
-                if isinstance(other.payload, QueryJob):
+                # what was found is being followed: that is its stage
+                if isinstance(other.payload, QueryJob) and other.payload.found is None:
                     self._outbox.progress(other.payload.handle, 'queued', '', place + 1)
             job = ticket.payload
             if isinstance(job, QueryJob):
@@ -197,6 +198,13 @@ class Runner:
                 answer, total_s = self._make_answer(ticket, job, clip, said, started_s)
                 self._outbox.answer(handle, answer, total_s)
                 return
+        except NotGroundedError as error:
+            if error.misread:
+                self._outbox.problem(f"query '{handle.query_id}': {error.misread}")
+            assert job.clip is not None  # what the chain had
+            answer = error.answer(handle.query, job.clip)
+            self._outbox.answer(handle, self._aged(answer, job.camera))
+            return
         except Exception as error:
             failure = stopper.cause or classify(error)
         except BaseException:
@@ -221,7 +229,8 @@ class Runner:
             the key frame has left the buffer while the model was at it.
 
         Raises:
-            PixelReferError: NOT_GROUNDED, what the model raises, or why it was stopped.
+            NotGroundedError: Nothing was found.
+            PixelReferError: What the model raises, or why it was stopped.
         """
         assert self._grounder is not None  # or the query would have been refused
         found = find(
@@ -267,8 +276,12 @@ class Runner:
             answer = grounded_answer(
                 job.handle.query, found, clip, track, said, timings, self._describer.name
             )
-        age_ns = max(0, self._newest_ns(job.camera) - answer.stamp_ns)
-        return replace(answer, age_s=age_ns / NS_PER_S), total_s
+        return self._aged(answer, job.camera), total_s
+
+    def _aged(self, answer: Answer, camera: str) -> Answer:
+        """Return an answer that says how old what it looked at is by now."""
+        age_ns = max(0, self._newest_ns(camera) - answer.stamp_ns)
+        return replace(answer, age_s=age_ns / NS_PER_S)
 
     def _describe(self, ticket: Ticket[Job], job: DescribeJob) -> None:
         started_s = self._clock()

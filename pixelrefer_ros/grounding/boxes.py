@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIN_SIDE: Final = 2.0
 _THOUSAND: Final = 1000.0
 # Pixels may miss the edge of the picture by this part of its side and still be pixels.
-_SLOP: Final = 0.01
+_SLOP: Final = 0.08
 
 
 class Coordinates(StrEnum):

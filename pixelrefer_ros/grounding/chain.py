@@ -72,8 +72,7 @@ class GroundingChain:
             raise PixelReferError(
                 ErrorCode.UNSUPPORTED,
                 f"grounding profile '{profile.name}' shows frames as video, and model "
-                f"'{model.name}' takes pictures only: set frames_as to auto or pictures, or "
-                'install torchvision for a local model',
+                f"'{model.name}' takes pictures only: set frames_as to auto or pictures",
             )
         if single_turn and not profile.prompts.single:
             raise PixelReferError(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Final
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
@@ -15,6 +16,8 @@ from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:
     from pixelrefer_ros.models.chat.settings import ChatSettings
+
+_log = logging.getLogger(__name__)
 
 AUTO = 'auto'
 """Name of no profile: the one for the model's architecture."""
@@ -34,7 +37,16 @@ def load_grounder(settings: ChatSettings, profile: str = AUTO) -> GroundingChain
         PixelReferError: BAD_REQUEST for the profile; MODEL_ERROR or OUT_OF_MEMORY for the model.
     """
     chosen = load_profile(_profile_for(settings) if profile == AUTO else profile)
-    return GroundingChain(load_chat(settings), chosen)
+    chat = load_chat(settings)
+    if settings.url:
+        # imported here: a model on this machine needs no client
+        from pixelrefer_ros.models.chat.remote import RemoteChat
+
+        assert isinstance(chat, RemoteChat)
+        chat.check()  # a server that is away may come back: it is told, not refused
+        if chat.trouble():
+            _log.warning('%s', chat.trouble())
+    return GroundingChain(chat, chosen)
 
 
 def _profile_for(settings: ChatSettings) -> str:

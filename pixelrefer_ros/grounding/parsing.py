@@ -257,11 +257,13 @@ def _key_frame(
     if frames > 1:
         notes.append(Note.SEVERAL)
     plain = straight(place.text)
-    if index is None:
+    # Loose words count in an answer alone: thoughts speak of frames that were not chosen.
+    if index is None and place.is_answer:
         match = _FRAME_FIELD.search(plain)
         if match and not (match.end() == len(plain) and ends_open(plain)):
             index = _index(match[1])
-    description = description or _described(place.text, plain)
+    if place.is_answer:
+        description = description or _described(place.text, plain)
     if isinstance(index, _Absent) or _plain_words(description) in _ABSENT_WORDS - {''}:
         # What was cut off may have gone on to say something.
         return Failure.NO_FRAME if Note.CUT_OFF in notes else _ABSENT

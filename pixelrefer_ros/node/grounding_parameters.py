@@ -57,8 +57,8 @@ class GroundingParameters:
     grounding_quantization: str = _parameter(
         'grounding.quantization',
         'none',
-        'Smaller weights: bnb4 and bnb8 need bitsandbytes and a GPU, torchao-int4 and '
-        'torchao-int8 need torchao.',
+        'Smaller weights: bnb4 and bnb8 need bitsandbytes, torchao-int4 torchao and a GPU, '
+        'torchao-int8 torchao.',
         choices=('none', 'bnb4', 'bnb8', 'torchao-int4', 'torchao-int8'),
         change=UNCONFIGURED,
     )

@@ -127,6 +127,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         self._make_tracker: MakeTracker | None = None
         self._outputs: Outputs | None = None
         self._session: Session | None = None
+        self._stopped: Engine | None = None  # of the session before
         self._model: dict[str, str] = {}
         self._next_id = Ids()
         self._destroyed = False
@@ -170,8 +171,8 @@ class PixelReferNode(LifecycleNodeMixin, Node):
             self._describer = self._describer_factory(parameters)
             self._model['name'] = self._describer.name
             self._grounder = self._grounder_factory(parameters)
-            if self._grounder is not None:
-                self._model['grounding'] = self._grounder.name
+            if self._grounder is not None and (trouble := self._grounder.trouble()):
+                self.get_logger().warning(f'GROUND queries cannot be answered yet: {trouble}')
             self._outputs = Outputs(self)
         except Exception as error:
             return self._failed('configure', error)
@@ -182,6 +183,13 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         """Start the engine and listen."""
         assert self._describer is not None
         assert self._outputs is not None
+        if self._stopped is not None and self._stopped.alive:
+            # it would be two threads in one model
+            error = PixelReferError(
+                ErrorCode.MODEL_ERROR,
+                'the model is still at a job from before; activate again when it is done',
+            )
+            return self._failed('activate', error)
         result = super().on_activate(state)  # first: the engine may speak at once
         try:
             self._session = Session(
@@ -243,6 +251,7 @@ class PixelReferNode(LifecycleNodeMixin, Node):
         session, self._session = self._session, None
         if session is not None:
             session.close()
+            self._stopped = session.engine
 
     def _free_model(self) -> None:
         self._describer = self._grounder = None
@@ -317,16 +326,16 @@ class PixelReferNode(LifecycleNodeMixin, Node):
     # Health
 
     def _report(self) -> None:
-        session = self._session
+        session, grounder = self._session, self._grounder
         try:
             self._diagnostics.publish(
                 self.state(),
-                self._model,
+                self._model | ({'grounding': grounder.name} if grounder is not None else {}),
                 {camera.camera: camera.report() for camera in session.cameras} if session else {},
                 session.engine.stats() if session else None,
                 session.tracks() if session else {},
                 session.problems() if session else (0, ''),
-                self._grounder.trouble() if self._grounder is not None else '',
+                grounder.trouble() if grounder is not None else '',
                 self.get_parameter('no_image_warn_s').value,
             )
         except Exception as error:  # a callback must not end the node

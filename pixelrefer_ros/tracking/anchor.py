@@ -345,6 +345,9 @@ class Anchor:
             seen.share < _FOUND_SHARE
             or self._overlap_all(best) < _FOUND_OVERLAP
             or not self._is_found(best)
+            or not search.is_its_shape(
+                looks, best.window, best.pose, self._sure_pose, self._blocked(picture, best.window)
+            )
             or self._is_taken(picture, best)
             or self._last_sight.shows(self.looks, best.pose, best.match.quality)
         ):

@@ -29,6 +29,9 @@ _PLACES = 3
 _MIN_CONTRAST, _MIN_CORRELATION = 0.3, 0.55
 # Regions whose colours tell them apart less than this are searched for by texture.
 COLOUR_TELLS = 0.4
+# Regions with less texture than this must have their shape to be found again.
+_PLAIN = 0.5
+_PLAIN_GROWTH, _PLAIN_IOU = 1.25, 0.85
 
 
 def shrunk(image: NDArray[np.uint8], size_px: float) -> Window:
@@ -146,3 +149,36 @@ def _apart(found: list[tuple[float, Affine]], looks: Looks) -> list[Affine]:
         if all(np.linalg.norm(looks.centre(other) - middle) > gap for other in kept):
             kept.append(pose)
     return kept[:_PLACES]
+
+
+def is_its_shape(
+    looks: Looks,
+    window: Window,
+    pose: Affine,
+    last_pose: Affine,
+    blocked: NDArray[np.bool_] | None,
+) -> bool:
+    """Tell whether what has a region's colours at a place has its size and shape too.
+
+    Asked for where colours tell much and texture little: as large as it was last, and what is of
+    its colours covers the outline and not much else.
+
+    Args:
+        looks: Of the region.
+        window: Part of the frame around the place.
+        pose: The place.
+        last_pose: Where the region surely was last.
+        blocked: (h, w) bool of the window, what is known to be another region's.
+    """
+    if looks.textured > _PLAIN or looks.separable < COLOUR_TELLS:
+        return True
+    grown = geometry.scale_of(pose) / geometry.scale_of(last_pose)
+    if max(grown, 1 / grown) > _PLAIN_GROWTH:
+        return False
+    odds = looks.odds(window, pose, blocked)
+    alike = (cv2.GaussianBlur(odds, (3, 3), 0) > 0).astype(np.uint8)
+    outline = looks.mask_in(window, pose)
+    _, parts = cv2.connectedComponents(alike, connectivity=4)
+    its = np.isin(parts, np.setdiff1d(parts[outline], [0]))
+    both = np.count_nonzero(its & outline)
+    return bool(both >= _PLAIN_IOU * np.count_nonzero(its | outline))

@@ -22,7 +22,7 @@ from pixelrefer_ros.grounding.profiles import load_profile
 from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import TrackerScript
 from tests.engine.rig import ns, query
-from tests.engine.street import Street, at_ns, red_box
+from tests.engine.street import BLUE_BOX, COLOURS, RED, Street, at_ns, red_box
 
 if TYPE_CHECKING:
     from pixelrefer_ros.core.types import Answer, Query
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PROFILE = replace(load_profile('tabletop'), frames=5)
 FRAMES = 20
+KEY = [at_ns(i) for i in range(FRAMES)].index(spread([at_ns(i) for i in range(FRAMES)], 5)[2])
+"""The third of the frames that are shown of the whole film."""
 
 
 def frame_answer(number: int, what: str = 'a red thing') -> str:
@@ -70,23 +72,14 @@ class Scene(Street):
 
 @pytest.fixture
 def scene() -> Scene:
-    """Return a street of 2 s; the key frame is its 11th, the third of those shown."""
+    """Return a street of 2 s, and a model that finds the red thing in the key frame."""
     one = Scene()
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(10)]
+    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
     return one
 
 
-def shown_key(scene: Scene) -> int:
-    """Return the stamp of the third picture that the chain is shown of the whole film."""
-    stamps = [at_ns(i) for i in range(FRAMES)]
-    return spread(stamps, 5)[2]
-
-
 def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
-    key_ns = shown_key(scene)
-    key = [at_ns(i) for i in range(FRAMES)].index(key_ns)
-    scene.chat.script[1] = scene.box_of_red(key)
     scene.ground(query_id='q7')
     scene.engine.run_until_idle()
     answer = scene.answer
@@ -95,15 +88,15 @@ def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
     assert answer.region_ids == ('found-q7',)
     assert len(answer.frame_stamps_ns) == 5
     (evidence,) = answer.evidence
-    assert evidence.stamp_ns == key_ns
-    assert evidence.box == red_box(key)
+    assert evidence.stamp_ns == at_ns(KEY)
+    assert evidence.box == red_box(KEY)
     assert evidence.reasoning == 'The red one moves.'
     assert evidence.score == pytest.approx(0.5)
     # followed both ways through the whole window, longer than that of descriptions
     assert evidence.track_stamps_ns == tuple(at_ns(i) for i in range(FRAMES))
     boxes = [masks.bounding_box(mask) for mask in evidence.track_masks if mask is not None]
     assert boxes == [red_box(i) for i in range(FRAMES)]
-    assert evidence.mask == evidence.track_masks[key]
+    assert evidence.mask == evidence.track_masks[KEY]
     assert evidence.thumbnail is not None
     assert evidence.thumbnail.dtype == np.uint8
     assert answer.stamp_ns == at_ns(FRAMES - 1)
@@ -114,9 +107,6 @@ def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
 
 
 def test_what_was_found_is_followed_on(scene: Scene) -> None:
-    scene.chat.script[1] = scene.box_of_red(
-        [at_ns(i) for i in range(FRAMES)].index(shown_key(scene))
-    )
     scene.ground(query_id='q')
     scene.engine.run_until_idle()
     scene.film(range(FRAMES, FRAMES + 5))
@@ -130,7 +120,7 @@ def test_what_was_found_is_followed_on(scene: Scene) -> None:
 
 def test_only_the_newest_finds_are_followed_on(scene: Scene) -> None:
     for number in range(FOUND_MAX + 3):
-        scene.chat.script = [frame_answer(2), scene.box_of_red(10)]
+        scene.chat.script = [frame_answer(2), scene.box_of_red(KEY)]
         scene.ground(query_id=f'q{number}')
         scene.engine.run_until_idle()
     assert all(answer.error_code == ErrorCode.OK for answer in scene.answers)
@@ -153,8 +143,7 @@ def test_the_window_is_as_asked(scene: Scene) -> None:
 def test_the_outline_of_the_tracker_counts_more_than_the_box(scene: Scene) -> None:
     """The box of the model is a little too large; the tracker knows better."""
     height, width = scene.picture(0).image.shape[:2]
-    key = [at_ns(i) for i in range(FRAMES)].index(shown_key(scene))
-    true = red_box(key)
+    true = red_box(KEY)
     large = Box(true.x - 1, true.y - 1, true.width + 2, true.height + 2)
     scene.chat.script[1] = box_answer(large, width, height)
     scene.ground()
@@ -188,6 +177,98 @@ def test_what_is_not_found_is_said(scene: Scene, said: list[str], words: str) ->
     scene.ask('what is it?', regions=(scene.region_of('red', 19, red_box(19)),))
     scene.engine.run_until_idle()
     assert scene.answers[-1].error_code == ErrorCode.OK
+
+
+def test_what_is_not_found_says_what_was_looked_at(scene: Scene) -> None:
+    scene.chat.script = ['<think>I see no cup.</think><answer>[]</answer>']
+    scene.ground('which cup?')
+    scene.engine.run_until_idle()
+    answer = scene.answer
+    assert len(answer.frame_stamps_ns) == 5
+    assert answer.stamp_ns == at_ns(FRAMES - 1)
+    assert (answer.window_end_ns, answer.model) == (at_ns(FRAMES - 1), 'scripted-chat')
+    assert answer.tokens_in > 0 < answer.tokens_out
+    assert 'I see no cup.' in answer.error_msg
+    assert not scene.problems  # the model did what it was asked
+    scene.chat.script = ['Well.']
+    scene.ground('which cup?')
+    scene.engine.run_until_idle()
+    assert 'Well.' in scene.problems[0]
+
+
+def test_a_target_that_leaves_does_not_make_the_answer_old() -> None:
+    one = Scene()
+    street = one.scene
+    one.scene = lambda i: {c: b for c, b in street(i).items() if i < 12 or c != RED}
+    one.film(range(FRAMES))
+    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.ground()
+    one.engine.run_until_idle()
+    assert one.answer.evidence[0].track_stamps_ns[-1] == at_ns(11)
+    assert (one.answer.stamp_ns, one.answer.age_s) == (at_ns(FRAMES - 1), 0)
+
+
+def test_an_id_that_comes_again_means_something_new(scene: Scene) -> None:
+    height, width = scene.picture(0).image.shape[:2]
+    for box in (red_box(KEY), BLUE_BOX):
+        scene.chat.script = [frame_answer(2), box_answer(box, width, height)]
+        scene.ground(query_id='q')
+        scene.engine.run_until_idle()
+    scene.film([FRAMES])
+    (track,) = scene.engine.tracks('')
+    assert (track.region_id, track.box) == ('found-q', BLUE_BOX)
+    boxes = {masks.bounding_box(mask) for mask in scene.answers[1].evidence[0].track_masks if mask}
+    assert boxes == {BLUE_BOX}
+
+
+def test_a_full_store_costs_the_following_on_and_not_the_evidence() -> None:
+    one = Scene(max_regions=2)
+    one.film(range(FRAMES))
+    for name, colour in (('one', 'red'), ('two', 'blue')):
+        given = one.region_of(name, FRAMES - 1, one.scene(FRAMES - 1)[COLOURS[colour]])
+        assert one.engine.add_regions([given]) == [None]
+    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.ground(query_id='q')
+    one.engine.run_until_idle()
+    assert one.answer.error_code == ErrorCode.OK
+    assert len(one.answer.evidence[0].track_stamps_ns) == FRAMES
+
+
+def test_a_full_queue_does_not_cost_what_was_found() -> None:
+    one = Scene(queue_size=2)
+    one.film(range(FRAMES))
+    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.ground(query_id='q')
+    asked = iter(range(2))
+
+    def crowd(said: str) -> None:
+        if len(one.chat.calls) == 2 and (number := next(asked, None)) is not None:
+            region = one.region_of('red', FRAMES - 1, red_box(FRAMES - 1))
+            one.ask('what?', query_id=f'r{number}', regions=(region,))
+
+    one.chat.on_token = crowd
+    one.engine.run_until_idle()
+    answers = {answer.query_id: answer for answer in one.answers}
+    assert all(answer.error_code == ErrorCode.OK for answer in answers.values())
+    assert len(answers['q'].evidence[0].track_stamps_ns) == FRAMES
+
+
+def test_a_region_that_waits_for_its_image_does_not_hold_it_up(scene: Scene) -> None:
+    ahead = scene.region_of('ahead', FRAMES + 2, red_box(0))
+    assert scene.engine.add_regions([ahead]) == [None]
+    scene.ground()
+    scene.engine.run_until_idle()
+    assert scene.answer.error_code == ErrorCode.OK
+
+
+def test_a_find_of_an_old_image_lives_as_long_as_others() -> None:
+    one = Scene(region_ttl_s=1.0)
+    one.film(range(FRAMES))
+    one.chat.script = [frame_answer(0), one.box_of_red(0)]
+    one.ground(query_id='q')
+    one.engine.run_until_idle()
+    one.film(range(FRAMES, FRAMES + 3))
+    assert [region.region_id for region in one.engine.list_regions()] == ['found-q']
 
 
 @pytest.mark.parametrize(
@@ -306,19 +387,23 @@ def test_cancel_while_it_is_followed() -> None:
     script = TrackerScript()
     one = Scene(tracker=script)
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(10)]
+    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
     script.gate = threading.Event()
     one.engine.start()
     try:
-        handle = one.ground()
+        handle = one.ground(query_id='q')
         while one.engine.list_regions() == []:
             assert not handle.wait(0.01)
         handle.cancel()
         assert handle.wait(10.0)
         assert one.answer.error_code == ErrorCode.CANCELED
+        one.engine.remove_regions()
     finally:
+        steps = len(script.steps)
         script.gate.set()
         one.engine.stop()
+    # the cancel reaches the tracker: nothing is followed for it any more
+    assert len(script.steps) <= steps + 1
 
 
 def test_the_deadline_counts_for_all_of_it(scene: Scene) -> None:
@@ -353,7 +438,7 @@ def test_equal_runs_give_equal_answers() -> None:
     for _ in range(2):
         one = Scene(record_timings=False)
         one.film(range(FRAMES))
-        one.chat.script = [frame_answer(2), one.box_of_red(10)]
+        one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
         one.ground()
         one.engine.run_until_idle()
         answers.append(replace(one.answer, evidence=()))

@@ -369,3 +369,11 @@ def test_both_answers_are_read_from_a_single_turn() -> None:
     )
     assert parse_key_frame(text) == KeyFrame(4, 'the cup', 'a')
     assert parse_box(text) == SaidBox((1, 2, 30, 40), 'the cup', 'a')
+
+
+def test_loose_words_of_a_thought_are_no_answer() -> None:
+    text = '<think>frame_idx: 3 looks good, description: cup</think> I think the fifth.'
+    assert isinstance(parse_key_frame(text), Unreadable)
+    said = parse_key_frame('<think>Hm.</think> frame_idx: 3, description: a cup')
+    assert isinstance(said, KeyFrame)
+    assert (said.index, said.description) == (3, 'a cup')

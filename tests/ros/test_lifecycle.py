@@ -14,6 +14,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros import srv
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.engine import Engine
 from pixelrefer_ros.node.conversions import box_from_msg
 from tests.doubles import ScriptedDescriber
 from tests.ros.rig import WAIT_S, box_region, ns, wait_for
@@ -248,3 +249,25 @@ def test_services_work_when_active(bench: Callable[..., Bench]) -> None:
         srv.RemoveRegions.Request(camera='attic'),
     )
     assert removed.error_code == ErrorCode.UNKNOWN_CAMERA
+
+
+def test_a_model_that_is_still_busy_is_not_given_a_second_thread(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Engine.stop
+    monkeypatch.setattr(Engine, 'stop', lambda engine: stop(engine, 0.05))
+    describer = ScriptedDescriber()
+    describer.deaf, describer.gate = True, threading.Event()
+    one = bench(parameters={'describe.enabled': False}, describer=describer)
+    one.send_frames([ns(1)])
+    one.client.publish(
+        'pixelrefer/query', ros.Query(text='what?', task=1, regions=[box_region('a', ns(1))])
+    )
+    wait_for(describer.started.is_set, 'the model')
+    assert one.change(DEACTIVATE)
+    assert not one.change(ACTIVATE)
+    assert 'still at a job' in one.node._model['error']
+    describer.gate.set()
+    wait_for(lambda: not one.node._stopped.alive, 'the end of the job')
+    assert one.change(ACTIVATE)
+    one.assert_alive()

@@ -124,10 +124,10 @@ class RemoteChat:
         return asyncio.run(self._watched(body, stop, tell))
 
     def trouble(self) -> str:
-        """Return why the server could not be used last and since when; '' when it could."""
+        """Return why the server could not be used last; '' when it could, or was not asked."""
         state = self._state
         if state.reachable is not False:
-            return ''
+            return state.reason
         return f'{state.reason} (for {time.monotonic() - state.since_s:.0f} s)'
 
     def forget(self) -> None:
