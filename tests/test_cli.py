@@ -302,7 +302,11 @@ def test_fetch(monkeypatch):
     assert 'sha256 differs' in run('fetch', 'bad/one')[2]
 
 
-def test_train(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ('what', 'recipe_name', 'train_name'),
+    [('tabletop', 'Recipe', 'train'), ('grounding', 'GroundingRecipe', 'train_grounding')],
+)
+def test_train(what, recipe_name, train_name, monkeypatch, tmp_path):
     calls = []
 
     def recipe(**given):
@@ -315,14 +319,13 @@ def test_train(monkeypatch, tmp_path):
         on_log('vision', 5, 10, {'loss': 0.5})
         return out / 'model'
 
-    monkeypatch.setitem(sys.modules, 'pixelrefer_ros.training.tabletop',
-                        SimpleNamespace(Recipe=recipe, train=train))
-    status, text, error = run('train', 'tabletop', '--out', tmp_path, '--clips', '2000',
-                              '--seed', '3')
+    monkeypatch.setitem(sys.modules, f'pixelrefer_ros.training.{what}',
+                        SimpleNamespace(**{recipe_name: recipe, train_name: train}))
+    status, text, error = run('train', what, '--out', tmp_path, '--clips', '2000', '--seed', '3')
     assert status == 0, error
     assert calls == [(tmp_path, {'clips': 2000, 'seed': 3})]
     assert text == f'vision 5/10  loss 0.500\nmodel: {tmp_path}/model\n'
-    assert 'must be at least 1000' in refused('train', 'tabletop', '--clips', '1')
+    assert 'must be at least 1000' in refused('train', what, '--clips', '1')
     assert run('train', 'nothing')[0] == 2
 
 

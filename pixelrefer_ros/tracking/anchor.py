@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What nothing has been seen of for this long is lost; in frames where stamps do not tell.
 LOST_NS, LOST_FRAMES = int(0.35 * NS_PER_S), 15
-_POINTS = 60
+_POINTS = 44
 _FEW_POINTS = 8
 _MIN_SEEN, _MIN_TRACKED = 0.15, 0.5
 _MIN_OVERLAP, _MIN_AGREEMENT = 0.6, 0.5

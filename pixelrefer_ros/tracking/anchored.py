@@ -92,7 +92,8 @@ class AnchoredTracker:
         self._anchors[region_id] = anchor
 
     def _next_serial(self) -> int:
-        self._serials += 1
+        # as a picture's owners hold it; 0 is nobody
+        self._serials = self._serials % np.iinfo(np.uint16).max + 1
         return self._serials
 
     def _picture(self, frame: Frame) -> Picture:

@@ -29,7 +29,7 @@ class Picture:
         image: (H, W, 3) uint8 RGB.
         gray: (H, W) uint8.
         stamp_ns: Of the frame.
-        owners: (H, W) int32, the serial number of the region found on each pixel, 0 for none.
+        owners: (H, W) uint16, the serial number of the region found on each pixel, 0 for none.
         boxes: By serial number, left, top, right and bottom (exclusive) of what was found.
         shared: Pairs of serial numbers of regions that overlap, both ways round.
         searches_left: How many more regions may be searched for in the whole frame.
@@ -38,7 +38,7 @@ class Picture:
     image: NDArray[np.uint8]
     gray: NDArray[np.uint8]
     stamp_ns: int
-    owners: NDArray[np.int32]
+    owners: NDArray[np.uint16]
     boxes: dict[int, tuple[int, int, int, int]]
     shared: set[tuple[int, int]]
     searches_left: int = SEARCHES
@@ -47,7 +47,7 @@ class Picture:
     def of(cls, frame: Frame) -> Picture:
         """Prepare a frame."""
         gray = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        return cls(frame.image, gray, frame.stamp_ns, np.zeros(gray.shape, np.int32), {}, set())
+        return cls(frame.image, gray, frame.stamp_ns, np.zeros(gray.shape, np.uint16), {}, set())
 
     def shows(self, frame: Frame) -> bool:
         """Return whether it is made of this frame, or of a copy."""

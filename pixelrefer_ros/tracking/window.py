@@ -69,12 +69,12 @@ class Window:
         lab = colours.to_lab(np.ascontiguousarray(part))
         return cls(where, to_frame, part, colours.bins_of(lab), lab[..., 0].astype(np.float32))
 
-    def shrink(self, whole: NDArray[np.int32]) -> NDArray[np.int32]:
+    def shrink(self, whole: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Cut the window out of a picture of numbers of the whole frame."""
         part = whole[self.part]
         if part.shape == self.light.shape:
             return part
-        small: NDArray[np.int32] = cv2.resize(
+        small: NDArray[np.uint16] = cv2.resize(
             part, self.light.shape[::-1], interpolation=cv2.INTER_NEAREST
         )
         return small

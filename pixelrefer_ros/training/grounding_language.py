@@ -1,0 +1,299 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Teach the grounding model to reason over a clip's tokens and to say boxes of a key frame's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from pixelrefer_ros.simulation.reasoning_story import ROLES
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE
+from pixelrefer_ros.training.grounding_pictures import Sights, labels, looks_of
+from pixelrefer_ros.training.grounding_rows import HEADS
+from pixelrefer_ros.training.grounding_vision import iou, merge, run_blocks
+from pixelrefer_ros.training.grounding_words import STEP_PX
+from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+    from pixelrefer_ros.training.grounding_rows import Batch
+
+LOOKS_LAYER = 2
+"""After so many layers tokens that see are near the words for what they show."""
+BOX_LAYER, STORY_LAYER = 3, 4
+"""Layers whose heads speak of where a thing's box ends, and of what it does and when."""
+ROLE_WORDS = {'stay': 'stays', 'move': 'moves', 'hit by': 'moves', 'go': 'not', 'fall': 'falls',
+              'carry': 'carried', 'hit': 'hits'}
+_BLUR_STEPS = 1.0  # a box that ends a step beside is nearly right
+
+
+@dataclass(slots=True)
+class Read:
+    """Hold what the model made of a batch.
+
+    Attributes:
+        hidden: Per layer, (B, L, D) what goes in; the last is what comes out of all.
+        out: (B, L, D) after the last norm.
+        patches: (B, L1, V) of the clips, (B, L2, V) of the key frames.
+    """
+
+    hidden: tuple[Tensor, ...]
+    out: Tensor
+    patches: tuple[Tensor, Tensor]
+
+
+def read_batch(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, *,
+    tower: bool = True,
+) -> Read:
+    """Run the model over rows.
+
+    Args:
+        model: The model.
+        batch: The rows.
+        sights: Their clips and key frames, on the model's device.
+        tower: Whether gradients reach the tower's blocks.
+    """
+    with torch.set_grad_enabled(tower and torch.is_grad_enabled()):
+        patches = (run_blocks(model, sights.clips, CLIP_SIZE),
+                   run_blocks(model, sights.pictures, KEY_SIZE))
+    language = model.model.language_model
+    embeds = language.embed_tokens(batch.ids)
+    each = torch.arange(len(batch.ids), device=embeds.device)[:, None]
+    for at, part in ((batch.clip_at, patches[0]), (batch.key_at, patches[1])):
+        embeds = embeds.index_put((each, at), merge(model, part).to(embeds.dtype))
+    made = language(inputs_embeds=embeds, attention_mask=batch.mask.to(embeds.dtype),
+                    position_ids=batch.place, use_cache=False, output_hidden_states=True)
+    return Read(made.hidden_states, made.last_hidden_state, patches)
+
+
+def answer_loss(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, read: Read
+) -> tuple[Tensor, Tensor]:
+    """Return the answers' loss, and (B, L) ids said; those before position 1 mean nothing."""
+    wanted = batch.weight[:, 1:] > 0
+    logits = model.lm_head(read.out[:, :-1][wanted]).float()
+    target, weight = batch.ids[:, 1:][wanted], batch.weight[:, 1:][wanted]
+    each = functional.cross_entropy(logits, target, reduction='none')
+    said = torch.zeros_like(batch.ids)
+    said[:, 1:][wanted] = logits.detach().argmax(-1)
+    return (each * weight).sum() / weight.sum(), said
+
+
+class Alignment:
+    """Make tokens that see speak the words of the language model, beside its own loss.
+
+    After two layers a token is nearest, among the colour words, to the colour of what it shows,
+    and so on. Of one head each, the values say where the box ends, when a thing starts and
+    stops, what it does and how it looks; naming is then copying. And where such a word is said
+    next, the head must look at the thing.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Look the words up."""
+
+        def ids(words: Sequence[object]) -> Tensor:
+            found = tokenizer.convert_tokens_to_ids([str(word) for word in words])
+            return torch.tensor(found)
+
+        self._looks = {'colour': ids([*COLOUR_IDS]), 'shape': ids([*SHAPE_IDS]),
+                       'size': ids([*SIZE_IDS])}
+        self._steps = ids(range(0, max(KEY_SIZE) + 1, STEP_PX))
+        self._frames = ids(range(16))
+        roles = list(dict.fromkeys(ROLE_WORDS.values()))
+        self._roles = ids(roles)
+        self._role_of = torch.tensor([roles.index(ROLE_WORDS[role])
+                                      for role in (*ROLES, 'hit by')])
+
+    def loss(
+        self, model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, read: Read
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and how often each is right, of the tokens that show a thing."""
+        each = torch.arange(len(batch.ids), device=batch.ids.device)[:, None]
+        table = model.model.language_model.embed_tokens.weight.float()
+        loss, scores = table.new_zeros(()), {}
+        looks = [looks_of(clip) for clip in sights.facts]
+
+        def add(name: str, said: Tensor, words: Tensor, target: Tensor, blur: float = 0) -> None:
+            nonlocal loss
+            on = target != IGNORE
+            if not bool(on.any()):
+                return
+            target = target.to(said.device)
+            logits = said.float()[on.to(said.device)] @ table[words.to(said.device)].T
+            aim = target[on.to(said.device)]
+            if blur:
+                steps = torch.arange(len(words), device=said.device)
+                soft = torch.softmax(-0.5 * ((steps - aim[:, None]) / blur) ** 2, -1)
+                loss = loss + functional.cross_entropy(logits, soft)
+                scores[name] = ((logits.argmax(-1) - aim).abs() <= 2).float().mean().item()
+            else:
+                loss = loss + functional.cross_entropy(logits, aim)
+                scores[name] = (logits.argmax(-1) == aim).float().mean().item()
+
+        def of_cells(fact: str, cells: Tensor) -> Tensor:
+            return torch.stack([labels(look[fact], part)
+                                for look, part in zip(looks, cells, strict=True)])
+
+        for at, cells, part in ((batch.clip_at, sights.first_cells, 'clip'),
+                                (batch.key_at, sights.picture_cells, 'key')):
+            tokens = read.hidden[LOOKS_LAYER][each, at].float()
+            tokens = functional.rms_norm(tokens, tokens.shape[-1:])
+            for fact, words in self._looks.items():
+                add(f'{part}_{fact}', tokens, words, of_cells(fact, cells))
+        story = read.hidden[STORY_LAYER][each, batch.clip_at]
+        for fact in ('start', 'stop'):
+            target = of_cells(fact, sights.first_cells)
+            target = torch.where(target > 0, target - 1, IGNORE)  # class 0: never
+            add(fact, _values(model, story, STORY_LAYER, HEADS[fact]), self._frames, target, 0.5)
+        role = of_cells('role', sights.first_cells)
+        role = torch.where(role == IGNORE, IGNORE, self._role_of[role.clamp(min=0)])
+        add('role', _values(model, story, STORY_LAYER, HEADS['role']), self._roles, role)
+        named = _values(model, story, STORY_LAYER, HEADS['looks'])
+        for fact, words in self._looks.items():
+            add(f'named_{fact}', named, words, of_cells(fact, sights.first_cells))
+        boxes = read.hidden[BOX_LAYER][each, batch.key_at]
+        for head, name in enumerate(('x1', 'y1', 'x2', 'y2')):
+            target = torch.stack([
+                labels((box[:, head] / STEP_PX).round().long().tolist(), cells)
+                for box, cells in zip(sights.boxes, sights.picture_cells, strict=True)])
+            add(name, _values(model, boxes, BOX_LAYER, head), self._steps, target, _BLUR_STEPS)
+        pointing, mass = pointer_loss(model, batch, sights, read)
+        return loss + pointing, {**scores, **mass}
+
+
+def _values(
+    model: Qwen2_5_VLForConditionalGeneration, tokens: Tensor, number: int, head: int
+) -> Tensor:
+    """Return what an attention head adds to a token that looks at these, (B, n, D)."""
+    layer = model.model.language_model.layers[number]
+    attention = layer.self_attn
+    part = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+    values = attention.v_proj(layer.input_layernorm(tokens))[..., part]
+    return functional.linear(values, attention.o_proj.weight[:, part])
+
+
+def pointer_loss(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, read: Read
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of looking elsewhere than at the thing a word is read off.
+
+    Returns:
+        The loss, and the share of the heads' looks that are on the thing.
+    """
+    total, parts = read.out.new_zeros((), dtype=torch.float32), {}
+    for name, in_key, number, at, cells in (
+        ('point_key', True, BOX_LAYER, batch.key_at, sights.picture_cells),
+        ('point_clip', False, STORY_LAYER, batch.clip_at, sights.first_cells),
+    ):
+        found = [(b, p.token, p.head, cells[b] == p.thing) for b, row in enumerate(batch.rows)
+                 for p in row.pointers if p.in_key == in_key]
+        found = [entry for entry in found if bool(entry[3].any())]
+        if not found:
+            continue
+        row, token, head, goal = zip(*found, strict=True)
+        looks = _attention(model, batch, read, number, (torch.tensor(row), torch.tensor(token)),
+                           torch.tensor(head), at)
+        mass = (looks * torch.stack(goal).to(looks.device)).sum(-1)
+        total = total - (mass + 1e-4).log().mean()
+        parts[name] = mass.mean().item()
+    return total, parts
+
+
+def _attention(
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, read: Read, number: int,
+    where: tuple[Tensor, Tensor], head: Tensor, at: Tensor,
+) -> Tensor:
+    """Return how much some tokens look at each of the tokens that see, (N, n).
+
+    Args:
+        model: The model.
+        batch: The rows.
+        read: What it made of them.
+        number: The layer.
+        where: (N,) rows and (N,) tokens that look.
+        head: (N,) with which head.
+        at: (B, n) the tokens that see.
+    """
+    language = model.model.language_model
+    layer, hidden = language.layers[number], read.hidden[number]
+    attention = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    cos, sin = language.rotary_emb(hidden, batch.place)
+
+    def split(projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, attention.head_dim))
+
+    def turned(part: Tensor, row: Tensor, token: Tensor | slice) -> Tensor:
+        c, s = cos[row, token], sin[row, token]
+        half = part.shape[-1] // 2
+        return part * c + torch.cat([-part[..., half:], part[..., :half]], -1) * s
+
+    row, token = (part.to(hidden.device) for part in where)
+    head = head.to(hidden.device)
+    query = split(attention.q_proj(normed[row, token]))[torch.arange(len(row)), head]
+    query = turned(query, row, token)
+    keys = split(attention.k_proj(normed))[row, :, head]
+    keys = turned(keys, row, slice(None))
+    scores = torch.einsum('nd,nld->nl', query.float(), keys.float()) * attention.scaling
+    scores = scores + batch.mask[row, 0, token].float()
+    return scores.softmax(-1).gather(1, at[row])
+
+
+def shares_right(
+    batch: Batch, said: Tensor, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """Return how often what decides is right, the right words standing before it.
+
+    'absent' and 'present' say how often a target is told absent or present rightly, 'frame'
+    how often the key frame shows it, 'described' and 'reasoned' how often all words are right,
+    'box' and 'single_box' how often the IoU passes 0.5.
+    """
+    marks: dict[str, list[float]] = {}
+    form = tokenizer.convert_tokens_to_ids('{"frame_idx":')
+    begins = tokenizer.convert_tokens_to_ids('<answer>')
+
+    def number(token: int) -> float:
+        text = tokenizer.convert_ids_to_tokens(token)
+        return float(text) if text.isdigit() else -1.0
+
+    for b, row in enumerate(batch.rows):
+        for answer in row.answers:
+            right, told = row.ids[answer.start:answer.end], said[b, answer.start:answer.end]
+            words = told.tolist()
+            if answer.kind == 'box':
+                places = [1, 3, 5, 7]
+                marks.setdefault('box', []).append(_hit(words, right, places, number))
+                continue
+            if answer.kind == 'single':
+                if answer.target is not None:
+                    count = len(right)
+                    places = [count - 10 + 2 * i for i in range(4)]
+                    marks.setdefault('single_box', []).append(_hit(words, right, places, number))
+                continue
+            at = right.index(begins) + 1
+            there = answer.target is not None
+            marks.setdefault('present' if there else 'absent', []).append(
+                float((words[at] == form) == there))
+            marks.setdefault('reasoned', []).append(float(words[:at] == right[:at]))
+            if answer.target is not None:
+                marks.setdefault('described', []).append(
+                    float(words[at + 2:] == right[at + 2:]))
+                marks.setdefault('same_frame', []).append(float(words[at + 1] == right[at + 1]))
+    return {name: sum(some) / len(some) for name, some in marks.items()}
+
+
+def _hit(
+    words: list[int], right: list[int], places: list[int], number: Callable[[int], float]
+) -> float:
+    """Return whether the boxes at some places of two answers overlap by more than half."""
+    said, wanted = (torch.tensor([[number(ids[i]) for i in places]]) for ids in (words, right))
+    return float(iou(said, wanted)[0] > 0.5)

@@ -1,0 +1,161 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Turn reasoning clips into patches for the grounding model, and say what each patch shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from pixelrefer_ros.grounding.pictures import resize
+from pixelrefer_ros.simulation.reasoning_story import ROLES
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
+    from pixelrefer_ros.training.grounding_store import ReasoningStore
+
+ROLE_IDS = {name: i for i, name in enumerate((*ROLES, 'hit by'))}
+BACKGROUND = -1
+# A patch shows a thing that covers this share of its samples, and shows none where none does.
+_SAMPLES = 4
+_SHARE = 0.3
+
+
+def blocks(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Order (R, C, ...) patches as the model reads them: those of a token together; (R*C, ...)."""
+    rows, columns = values.shape[0] // MERGE, values.shape[1] // MERGE
+    parts = values.reshape(rows, MERGE, columns, MERGE, *values.shape[2:])
+    return np.swapaxes(parts, 1, 2).reshape(rows * columns * MERGE**2, *values.shape[2:])
+
+
+def to_patches(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Cut frames of one size into patches through all of them, (L, 3 * T * PATCH * PATCH)."""
+    clip = np.stack(images)
+    frames, height, width, _ = clip.shape
+    cut = clip.reshape(frames, height // PATCH, PATCH, width // PATCH, PATCH, 3)
+    patches = blocks(cut.transpose(1, 3, 5, 0, 2, 4))
+    return np.asarray(patches.reshape(len(patches), -1), np.uint8)
+
+
+def places(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return row and column of every patch of a picture of ``size`` (width, height), (L,)."""
+    rows, columns = np.mgrid[: size[1] // PATCH, : size[0] // PATCH]
+    return (torch.from_numpy(blocks(rows).astype(np.float32)),
+            torch.from_numpy(blocks(columns).astype(np.float32)))
+
+
+def shown_in(numbers: NDArray[np.uint8], size: tuple[int, int], cell: int) -> NDArray[np.int64]:
+    """Return which thing each cell of a resized picture shows.
+
+    Args:
+        numbers: (H, W) uint8 as in ``ReasoningClip``.
+        size: Width and height of the resized picture.
+        cell: Side of a cell in its pixels.
+
+    Returns:
+        (rows, columns): thing, BACKGROUND, or IGNORE where it is hardly seen.
+    """
+    columns, rows = size[0] // cell, size[1] // cell
+    fine = cv2.resize(numbers, (columns * _SAMPLES, rows * _SAMPLES),
+                      interpolation=cv2.INTER_NEAREST)
+    fine = fine.reshape(rows, _SAMPLES, columns, _SAMPLES)
+    out = np.full((rows, columns), BACKGROUND, np.int64)
+    best = np.zeros((rows, columns))
+    for k in range(int(fine.max())):
+        share = (fine == k + 1).mean(axis=(1, 3))
+        more = share > best
+        best[more] = share[more]
+        out[more] = np.where(share[more] >= _SHARE, k, IGNORE)
+    return out
+
+
+@dataclass(slots=True)
+class Sights:
+    """Hold clips and one picture of each, cut into patches, with what they show.
+
+    Attributes:
+        clips: (B, L1, 3 * 16 * 49) uint8.
+        pictures: (B, L2, 3 * 49) uint8.
+        first: (B, L1) thing each patch shows in the first frame, BACKGROUND or IGNORE.
+        last: (B, L1) the same for the last frame.
+        picture: (B, L2) the same for the picture.
+        first_cells: (B, L1 / 4) the same as ``first`` per token.
+        picture_cells: (B, L2 / 4) the same as ``picture`` per token.
+        boxes: Per clip, (N, 4) float32 boxes of all things in the picture, in its pixels.
+        frames: (B,) which frame each picture is.
+        facts: The clips' facts.
+    """
+
+    clips: Tensor
+    pictures: Tensor
+    first: Tensor
+    last: Tensor
+    picture: Tensor
+    first_cells: Tensor
+    picture_cells: Tensor
+    boxes: list[Tensor]
+    frames: list[int]
+    facts: list[ReasoningClip]
+
+    def to(self, device: torch.device) -> Sights:
+        """Return the same with the patches on a device; what they show stays on the CPU."""
+        return replace(self, clips=self.clips.to(device), pictures=self.pictures.to(device))
+
+
+def draw_sights(store: ReasoningStore, numbers: Sequence[int], frames: Sequence[int]) -> Sights:
+    """Read clips, and of each one frame large."""
+    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (
+        'clips', 'pictures', 'first', 'last', 'picture', 'first_cells', 'picture_cells')}
+    token = PATCH * MERGE
+    for number, frame in zip(numbers, frames, strict=True):
+        images = store.images(number, range(len(store.facts(number).times_s)))
+        masks = store.numbers(number, (0, len(images) - 1, frame))
+        parts['clips'].append(to_patches([resize(image, CLIP_SIZE) for image in images]))
+        parts['pictures'].append(to_patches([resize(images[frame], KEY_SIZE)]))
+        for name, mask, size in (('first', masks[0], CLIP_SIZE), ('last', masks[1], CLIP_SIZE),
+                                 ('picture', masks[2], KEY_SIZE)):
+            parts[name].append(blocks(shown_in(mask, size, PATCH)))
+        parts['first_cells'].append(shown_in(masks[0], CLIP_SIZE, token).ravel())
+        parts['picture_cells'].append(shown_in(masks[2], KEY_SIZE, token).ravel())
+    made = {name: torch.from_numpy(np.stack(values)) for name, values in parts.items()}
+    facts = [store.facts(number) for number in numbers]
+    scale = torch.tensor([KEY_SIZE[0] / store.size[0], KEY_SIZE[1] / store.size[1]]).repeat(2)
+    boxes = [torch.from_numpy(clip.boxes[clip.sampled[frame]]) * scale
+             for clip, frame in zip(facts, frames, strict=True)]
+    return Sights(**made, boxes=boxes, frames=list(frames), facts=facts)
+
+
+def looks_of(clip: ReasoningClip) -> dict[str, list[int]]:
+    """Return the class of every thing by what is told: colour, shape, size, role, start, stop."""
+    actors = clip.actors
+    return {
+        'colour': [COLOUR_IDS[a.colour] for a in actors],
+        'shape': [SHAPE_IDS[a.shape] for a in actors],
+        'size': [SIZE_IDS[a.size] for a in actors],
+        'role': [ROLE_IDS[a.role] for a in actors],
+        'start': [a.start + 1 for a in actors],
+        'stop': [a.stop + 1 for a in actors],
+    }
+
+
+def labels(table: Sequence[int], shown: Tensor, background: int = IGNORE) -> Tensor:
+    """Return the class of what each patch shows.
+
+    Args:
+        table: Class per thing.
+        shown: (...) thing per patch, BACKGROUND or IGNORE.
+        background: Class of the background.
+    """
+    found = torch.tensor([*table, background])[shown.clamp(min=BACKGROUND)]
+    return torch.where(shown == IGNORE, IGNORE, found)

@@ -1,0 +1,368 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lay out conversations about a reasoning clip as one training row: a tree of turns.
+
+The clip is read once. Questions branch off it; one of them goes on with a key frame, and off
+that branch the boxes of the things in it. A token sees its own branch and what leads to it, and
+its position is the one it has in the conversation alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from pixelrefer_ros.grounding.profiles import fill, load_profile
+from pixelrefer_ros.simulation.reasoning_names import called, describe
+from pixelrefer_ros.simulation.reasoning_questions import questions
+from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.grounding_words import (
+    CLIP_ANCHORS,
+    PICTURE_ANCHORS,
+    UNKNOWN,
+    box_answer,
+    key_frame_answer,
+    spoken_box,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
+    from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
+    from pixelrefer_ros.training.grounding_store import ReasoningStore
+
+DECIDING_WEIGHT = 3.0
+"""How much more the words that decide count than the words around them."""
+UNKNOWN_SHARE = 0.05
+"""Of the questions about looks, those that ask for a word it does not know."""
+TOKEN_PX = PATCH * MERGE
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Say where an answer is in a row, and what it is about.
+
+    Attributes:
+        kind: 'reason', 'single' or 'box'.
+        start: Its first token.
+        end: After its last token.
+        target: The thing; None when it is absent.
+        question: The question, None for a box.
+    """
+
+    kind: str
+    start: int
+    end: int
+    target: int | None
+    question: ReasoningQuestion | None = None
+
+
+class Pointer(NamedTuple):
+    """Say that what comes after a token is read off a thing.
+
+    ``head`` is a number of ``HEADS``; ``in_key`` tells the key frame from the clip.
+    """
+
+    token: int
+    head: int
+    thing: int
+    in_key: bool = False
+
+
+HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3}
+"""Heads that read a clip's tokens. Those that read a key frame's are x1, y1, x2, y2."""
+
+
+@dataclass(slots=True)
+class Row:
+    """Hold one training row.
+
+    Attributes:
+        number: Which clip of the store.
+        frame: The key frame.
+        ids: Token ids.
+        node: Per token, its turn in the tree.
+        parent: Per turn, the turn it follows, -1 for the first.
+        place: Per token, its three positions: time, row, column.
+        weight: Per token, how much its loss counts; 0 outside of answers.
+        clip_at: First of the clip's tokens.
+        key_at: First of the key frame's tokens.
+        answers: In order.
+        pointers: What is read off what.
+    """
+
+    number: int
+    frame: int
+    ids: list[int] = field(default_factory=list)
+    node: list[int] = field(default_factory=list)
+    parent: list[int] = field(default_factory=list)
+    place: list[tuple[int, int, int]] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    clip_at: int = 0
+    key_at: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    pointers: list[Pointer] = field(default_factory=list)
+    _ends: list[int] = field(default_factory=list)
+
+    def branch(self, parent: int) -> int:
+        """Begin a turn after another and return its number."""
+        self.parent.append(parent)
+        self._ends.append(self._ends[parent] if parent >= 0 else 0)
+        return len(self.parent) - 1
+
+    def say(self, node: int, ids: Sequence[int], weights: Sequence[float] | None = None) -> None:
+        """Add words to a turn."""
+        start = self._ends[node]
+        self.ids += ids
+        self.node += [node] * len(ids)
+        self.place += [(start + i,) * 3 for i in range(len(ids))]
+        self.weight += weights or [0.0] * len(ids)
+        self._ends[node] += len(ids)
+
+    def show(self, node: int, token: int, size: tuple[int, int]) -> int:
+        """Add a clip or picture to a turn; return the place of its first token."""
+        start, first = self._ends[node], len(self.ids)
+        columns, rows = size[0] // TOKEN_PX, size[1] // TOKEN_PX
+        self.ids += [token] * (rows * columns)
+        self.node += [node] * (rows * columns)
+        self.place += [(start, start + row, start + column)
+                       for row in range(rows) for column in range(columns)]
+        self.weight += [0.0] * (rows * columns)
+        self._ends[node] = start + max(rows, columns)
+        return first
+
+
+class RowMaker:
+    """Draw training rows from clips."""
+
+    def __init__(
+        self, store: ReasoningStore, tokenizer: PreTrainedTokenizerBase, *, asked: int = 4,
+        boxes: int = 6, single_share: float = 0.4, held_out: bool = False,
+    ) -> None:
+        """Keep what rows are made of.
+
+        Args:
+            store: The clips.
+            tokenizer: The grounding model's.
+            asked: Questions per clip.
+            boxes: Boxes per key frame at most.
+            single_share: Of the rows, those that also ask for frame and box at once.
+            held_out: Word questions as training never does.
+        """
+        self._store, self._tokenizer = store, tokenizer
+        self._asked, self._boxes, self._single_share = asked, boxes, single_share
+        self._held_out = held_out
+        self._prompts = load_profile('tabletop').prompts
+        self._decides = set(tokenizer.convert_tokens_to_ids(
+            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right']))
+        self._begins = self._token('<answer>')
+        self._describes = self._token(', "object description": "')
+        self._percent = self._token('percent')
+        self._numbers = {self._token(str(n)) for n in range(16)}
+        self._joins = {self._token(word) for word in ('at', ',', '.')}
+        self._unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
+
+    def draw(self, number: int, rng: np.random.Generator) -> Row | None:
+        """Draw a row from a clip; None when no question of it has a target."""
+        clip = self._store.facts(number)
+        asked = questions(clip, rng, self._asked, held_out=self._held_out)
+        there = [q for q in asked if q.target is not None]
+        if not there:
+            return None
+        leading = there[int(rng.integers(len(there)))]
+        frame = leading.key
+        assert leading.target is not None
+        if rng.random() < 0.3:  # another frame may be chosen that shows it
+            seen = [i for i, there in enumerate(clip.actors[leading.target].visible) if there]
+            frame = int(rng.choice(seen))
+        row = Row(number, frame)
+        first = row.branch(-1)
+        row.say(first, self._encode('<|im_start|>user' + ''.join(CLIP_ANCHORS)))
+        row.clip_at = row.show(first, self._token('<|video_pad|>'), CLIP_SIZE)
+        row.say(first, self._encode('<|vision_end|>'))
+        # The one that goes on comes last: the others are of no concern to what follows.
+        for question in [*(q for q in asked if q is not leading), leading]:
+            node = row.branch(first)
+            text = self._asked_for(self._prompts.turn1, question)
+            self._ask(row, node, text, question, rng, clip)
+        if rng.random() < self._single_share:
+            single = asked[int(rng.integers(len(asked)))]
+            text = self._asked_for(self._prompts.single, single)
+            self._ask(row, row.branch(first), text, single, rng, clip,
+                      boxed=True)
+        self._show_key(row, clip, node, leading.target, rng)
+        return row
+
+    @staticmethod
+    def _asked_for(prompt: str, question: ReasoningQuestion) -> str:
+        return fill(prompt, {'question': question.text, 'frame_count': FRAMES})
+
+    def _ask(
+        self, row: Row, node: int, text: str, question: ReasoningQuestion,
+        rng: np.random.Generator, clip: ReasoningClip, *, boxed: bool = False,
+    ) -> None:
+        """Add a question with its answer, with the box when ``boxed``."""
+        ids = self._encode(text)
+        reasoning, key, target = question.reasoning, question.key, question.target
+        if question.kind == 'refer' and rng.random() < UNKNOWN_SHARE and target is None:
+            looks = [i for i, t in enumerate(ids) if t in self._decides]
+            if looks:
+                ids[looks[-1]] = self._unknown
+                reasoning = 'There is no thing.'
+        corners = None
+        if boxed and target is not None:
+            corners = self._spoken(clip, target, key, CLIP_SIZE)
+        answer = key_frame_answer(reasoning, key, question.description, corners)
+        self._answer(row, node, ids, answer, Answer(
+            'single' if boxed else 'reason', 0, 0, target, question), clip)
+
+    def _show_key(
+        self, row: Row, clip: ReasoningClip, after: int, target: int, rng: np.random.Generator
+    ) -> None:
+        """Add the key frame and ask for the boxes in it, the target's first."""
+        node = row.branch(after)
+        row.say(node, self._encode('<|im_start|>user' + ''.join(PICTURE_ANCHORS)))
+        row.key_at = row.show(node, self._token('<|image_pad|>'), KEY_SIZE)
+        row.say(node, self._encode('<|vision_end|>'))
+        others = [int(k) for k in rng.permutation(len(clip.actors)) if k != target]
+        for thing in [target, *others][: self._boxes]:
+            if not clip.actors[thing].visible[row.frame]:
+                continue
+            description = describe(clip, thing, row.frame)
+            if description is not None:
+                text = fill(self._prompts.turn2, {'description': description})
+                answer = box_answer(self._spoken(clip, thing, row.frame, KEY_SIZE))
+                self._answer(row, row.branch(node), self._encode(text), answer,
+                             Answer('box', 0, 0, thing), clip)
+
+    def _answer(
+        self, row: Row, node: int, asked: Sequence[int], answer: str, about: Answer,
+        clip: ReasoningClip,
+    ) -> None:
+        row.say(node, [*asked, *self._encode('<|im_end|><|im_start|>assistant')])
+        ids = self._encode(answer + '<|im_end|>')
+        boxed = about.kind == 'box'
+        weights = [DECIDING_WEIGHT if i in self._decides or (boxed and 1 <= n < len(ids) - 2)
+                   else 1.0 for n, i in enumerate(ids)]
+        start = len(row.ids)
+        row.say(node, ids, weights)
+        row.answers.append(Answer(about.kind, start, len(row.ids), about.target, about.question))
+        if boxed and about.target is not None:
+            # The form, a number, a comma, a number, ...: each is said by the token before it.
+            row.pointers += [Pointer(start + 2 * i, i, about.target, in_key=True)
+                             for i in range(4)]
+        else:
+            row.pointers += [Pointer(start + at, head, thing)
+                             for at, head, thing in self._read_off(clip, ids, about)]
+
+    def _read_off(
+        self, clip: ReasoningClip, ids: list[int], about: Answer
+    ) -> list[tuple[int, int, int]]:
+        """Return what words of an answer about a clip are read off which thing.
+
+        Returns:
+            Per word: the token before it, the head, the thing.
+        """
+        end = ids.index(self._begins)
+        names = {k: self._encode(name) for k in range(len(clip.actors))
+                 if (name := called(clip, k)) is not None}
+        mentions = sorted(
+            (at, at + len(name), k) for k, name in names.items() for at in range(end)
+            if ids[at:at + len(name)] == name)
+        found = []
+        counts_frames = self._percent not in ids[:end]
+        for n, (at, after, k) in enumerate(mentions):
+            following = mentions[n + 1][0] if n + 1 < len(mentions) else end
+            found += [(i, HEADS['looks'], k) for i in range(at, after - 1)]
+            if not counts_frames:
+                continue
+            said = [i for i in range(after, following) if ids[i] in self._numbers]
+            if said and ids[after] not in self._joins:
+                found.append((after - 1, HEADS['role'], k))
+            found += [(i - 1, head, k) for i, head in zip(
+                said, (HEADS['start'], HEADS['stop']), strict=False)]
+        if about.target is not None:
+            at = ids.index(self._describes) + 1
+            found += [(i, HEADS['looks'], about.target) for i in range(at, at + 3)]
+        return found
+
+    def _spoken(
+        self, clip: ReasoningClip, thing: int, frame: int, shown: tuple[int, int]
+    ) -> tuple[int, int, int, int]:
+        box = clip.boxes[clip.sampled[frame], thing].tolist()
+        return spoken_box(box, shown, self._store.size)
+
+    def _token(self, text: str) -> int:
+        return int(self._tokenizer.convert_tokens_to_ids(text))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)['input_ids']
+        return ids
+
+
+@dataclass(slots=True)
+class Batch:
+    """Hold padded rows, ready for the model.
+
+    Attributes:
+        ids: (B, L) int64.
+        place: (3, B, L) int64.
+        mask: (B, 1, L, L) float, 0 where a token sees another, else very negative.
+        weight: (B, L) float.
+        clip_at: (B, n) int64 places of the clip's tokens.
+        key_at: (B, m) int64 places of the key frame's tokens.
+        rows: The rows.
+    """
+
+    ids: Tensor
+    place: Tensor
+    mask: Tensor
+    weight: Tensor
+    clip_at: Tensor
+    key_at: Tensor
+    rows: list[Row]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.ids.to(device), self.place.to(device), self.mask.to(device),
+                     self.weight.to(device), self.clip_at.to(device), self.key_at.to(device),
+                     self.rows)
+
+
+def sees(row: Row) -> Tensor:
+    """Return which tokens of a row each token sees, (n, n) bool."""
+    count = len(row.parent)
+    leads = torch.eye(count, dtype=torch.bool)
+    for node, parent in enumerate(row.parent):
+        if parent >= 0:
+            leads[node] |= leads[parent]
+    of = torch.tensor(row.node)
+    return leads[of][:, of] & torch.ones(len(of), len(of), dtype=torch.bool).tril()
+
+
+def collate(rows: Sequence[Row], pad: int) -> Batch:
+    """Pad rows to one length."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    place = torch.zeros(3, len(rows), longest, dtype=torch.int64)
+    weight = torch.zeros(len(rows), longest)
+    seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n] = torch.tensor(row.ids)
+        place[:, i, :n] = torch.tensor(row.place).T
+        weight[i, :n] = torch.tensor(row.weight)
+        seen[i, :n, :n] = sees(row)
+    mask = torch.zeros(seen.shape).masked_fill(~seen, -1e9)[:, None]
+    tokens = [size[0] * size[1] // TOKEN_PX**2 for size in (CLIP_SIZE, KEY_SIZE)]
+    clip_at = torch.tensor([row.clip_at for row in rows])[:, None] + torch.arange(tokens[0])
+    key_at = torch.tensor([row.key_at for row in rows])[:, None] + torch.arange(tokens[1])
+    return Batch(ids, place, mask, weight, clip_at, key_at, list(rows))

@@ -1,0 +1,198 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Check that training rows are the conversations the model will hold, and are read as such."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pixelrefer_ros.core.chat import Picture, Turn, Video
+from pixelrefer_ros.grounding.pictures import resize
+from pixelrefer_ros.grounding.profiles import fill, load_profile
+from pixelrefer_ros.models.chat.local import LocalChat
+from pixelrefer_ros.models.chat.prompt import read
+from pixelrefer_ros.training import grounding_language
+from pixelrefer_ros.training.grounding_config import (
+    CLIP_SIZE,
+    FRAMES,
+    KEY_SIZE,
+    MERGE,
+    PATCH,
+    fresh_model,
+    save_model,
+)
+from pixelrefer_ros.training.grounding_pictures import draw_sights, shown_in
+from pixelrefer_ros.training.grounding_rows import HEADS, RowMaker, collate, sees
+from pixelrefer_ros.training.grounding_vision import merge, run_blocks
+from pixelrefer_ros.training.grounding_words import build_tokenizer
+from tests.training.grounding_clips import StoryStore
+
+PROFILE = load_profile('tabletop')
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope='module')
+def chat(tokenizer, tmp_path_factory):
+    """Return an untrained model, saved and loaded as the node does it."""
+    folder = tmp_path_factory.mktemp('model')
+    save_model(fresh_model(tokenizer, 0), tokenizer, folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 16e6
+    return LocalChat.load(str(folder), device='cpu')
+
+
+@pytest.fixture(scope='module')
+def store():
+    return StoryStore(range(12))
+
+
+@pytest.fixture(scope='module')
+def row(store, tokenizer):
+    maker = RowMaker(store, tokenizer, single_share=1)
+    return maker.draw(3, np.random.default_rng(1))
+
+
+def path_to(row, answer):
+    """Return the tokens a conversation that ends with an answer holds."""
+    return sees(row)[answer.end - 1].nonzero().flatten().tolist()
+
+
+@pytest.fixture(scope='module')
+def prompt(chat, store, row, tokenizer):
+    """Return the whole conversation of a row's first box as the model is given it."""
+    box = next(a for a in row.answers if a.kind == 'box')
+    path = path_to(row, box)
+    reason = next(a for a in row.answers if a.start in path and a.kind == 'reason')
+
+    def text(first, last):
+        return tokenizer.decode(row.ids[first:last], skip_special_tokens=True,
+                                clean_up_tokenization_spaces=False)
+
+    images = store.images(row.number, range(16))
+    clip = Video(tuple(resize(image, CLIP_SIZE) for image in images), PROFILE.fps)
+    key = Picture(resize(images[row.frame], KEY_SIZE))
+    actor = store.facts(row.number).actors[box.target]
+    turns = [
+        Turn('user', (clip, fill(PROFILE.prompts.turn1, {
+            'question': reason.question.text, 'frame_count': FRAMES}))),
+        Turn('assistant', (text(reason.start, reason.end - 1),)),
+        Turn('user', (key, fill(PROFILE.prompts.turn2, {
+            'description': f'the {actor.size} {actor.colour} {actor.shape}'}))),
+    ]
+    return read(chat.processor, turns), path[:path.index(box.start)]
+
+
+def test_the_profile_has_the_sizes_the_model_is_trained_with() -> None:
+    assert (PROFILE.frames, PROFILE.frame_size, PROFILE.key_size) == (
+        FRAMES, CLIP_SIZE, KEY_SIZE)
+    assert PROFILE.size_multiple % (PATCH * MERGE) == 0
+
+
+def test_rows_hold_the_tokens_of_the_conversation(prompt, row) -> None:
+    given, path = prompt
+    assert list(given.ids) == [row.ids[i] for i in path]
+
+
+def test_tokens_have_the_places_they_have_in_the_conversation(prompt, row, chat) -> None:
+    given, path = prompt
+    inputs = given.inputs
+    places, _ = chat.model.model.get_rope_index(
+        inputs['input_ids'], inputs['mm_token_type_ids'], inputs['image_grid_thw'],
+        inputs['video_grid_thw'], second_per_grid_ts=inputs['second_per_grid_ts'])
+    assert places[:, 0].T.tolist() == [list(row.place[i]) for i in path]
+
+
+def test_patches_are_those_of_the_processor_and_so_are_their_tokens(
+    prompt, store, row, chat
+) -> None:
+    given, _ = prompt
+    inputs = given.inputs
+    sights = draw_sights(store, [row.number], [row.frame])
+    torch.testing.assert_close(sights.clips[0] / 127.5 - 1, inputs['pixel_values_videos'],
+                               rtol=0, atol=1e-6)
+    with torch.no_grad():
+        for patches, size, kind in ((sights.clips, CLIP_SIZE, 'video'),
+                                    (sights.pictures, KEY_SIZE, 'image')):
+            pixels = inputs['pixel_values_videos' if kind == 'video' else 'pixel_values']
+            seen = getattr(chat.model, f'get_{kind}_features')(
+                pixels, inputs[f'{kind}_grid_thw'], return_dict=True).pooler_output[0]
+            mine = merge(chat.model, run_blocks(chat.model, patches, size))[0]
+            torch.testing.assert_close(mine, seen, rtol=1e-3, atol=1e-4)
+
+
+def test_a_branch_is_read_as_if_it_were_alone(prompt, store, row, chat) -> None:
+    given, path = prompt
+    other = RowMaker(store, chat.processor.tokenizer).draw(5, np.random.default_rng(0))
+    batch = collate([other, row], chat.processor.tokenizer.pad_token_id)
+    sights = draw_sights(store, [other.number, row.number], [other.frame, row.frame])
+    with torch.no_grad():
+        made = grounding_language.read_batch(chat.model, batch, sights)
+        mine = chat.model.lm_head(made.out[1, path[-1]])
+        theirs = chat.model(**given.inputs).logits[0, -1]
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_branches_do_not_see_each_other(row) -> None:
+    seen = sees(row)
+    firsts = [a for a in row.answers if a.kind in ('reason', 'single')]
+    for answer in firsts:
+        for other in firsts:
+            part = seen[answer.start:answer.end, other.start:other.end]
+            assert bool(part.any()) == (answer is other)
+    assert bool(seen[:, :4].all(0)[0])
+
+
+def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
+    maker, rng = RowMaker(store, tokenizer), np.random.default_rng(2)
+    heads = set()
+    for number in range(len(store)):
+        made = maker.draw(number, rng)
+        if made is None:
+            continue
+        actors = store.facts(number).actors
+        for pointer in made.pointers:
+            word = tokenizer.convert_ids_to_tokens(made.ids[pointer.token + 1])
+            actor = actors[pointer.thing]
+            if pointer.in_key:
+                assert word.isdigit()
+                continue
+            heads.add(pointer.head)
+            if pointer.head == HEADS['looks']:
+                assert word in (*actor.look, 'left', 'right')
+            elif pointer.head == HEADS['start'] and actor.role not in ('hit by', 'hit'):
+                assert word == str(actor.start)
+            elif pointer.head == HEADS['role']:
+                assert word in ('moves', 'is', 'hits', 'and')
+    assert heads == set(HEADS.values())
+
+
+def test_looks_are_computed_as_the_model_does(store, row, chat) -> None:
+    batch = collate([row], chat.processor.tokenizer.pad_token_id)
+    sights = draw_sights(store, [row.number], [row.frame])
+    chat.model.set_attn_implementation('eager')
+    with torch.no_grad():
+        made = grounding_language.read_batch(chat.model, batch, sights)
+        tokens = torch.tensor([len(row.ids) - 1, row.answers[0].start])
+        mine = grounding_language._attention(
+            chat.model, batch, made, 3, (torch.zeros(2, dtype=torch.int64), tokens),
+            torch.tensor([1, 2]), batch.clip_at)
+        theirs = chat.model.model.language_model(
+            inputs_embeds=made.hidden[0], attention_mask=batch.mask, position_ids=batch.place,
+            use_cache=False, output_attentions=True).attentions[3][0]
+    expected = theirs[[1, 2], tokens][:, batch.clip_at[0]]
+    torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_cells_show_what_covers_them() -> None:
+    numbers = np.zeros((56, 56), np.uint8)
+    numbers[:28, :28] = 2
+    numbers[:14, 28:32] = 1
+    shown = shown_in(numbers, (28, 28), 14)
+    assert shown[0, 0] == 1
+    assert shown[1, 1] == -1
+    assert shown[0, 1] < -1, 'hardly seen'
