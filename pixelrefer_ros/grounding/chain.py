@@ -143,7 +143,7 @@ class GroundingChain:
         finally:
             self._model.forget()
         if status not in (Status.OK, Status.STOPPED, Status.NOT_PRESENT):
-            _log.warning(
+            _log.info(
                 "grounding '%s' with %s ended as %s; the model said: %s",
                 run.question, self._model.name, status, [said.text for said in run.said],
             )  # fmt: skip

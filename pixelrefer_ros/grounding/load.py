@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Final
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
@@ -16,8 +15,6 @@ from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:
     from pixelrefer_ros.models.chat.settings import ChatSettings
-
-_log = logging.getLogger(__name__)
 
 AUTO = 'auto'
 """Name of no profile: the one for the model's architecture."""
@@ -43,9 +40,7 @@ def load_grounder(settings: ChatSettings, profile: str = AUTO) -> GroundingChain
         from pixelrefer_ros.models.chat.remote import RemoteChat
 
         assert isinstance(chat, RemoteChat)
-        chat.check()  # a server that is away may come back: it is told, not refused
-        if chat.trouble():
-            _log.warning('%s', chat.trouble())
+        chat.check()  # one that is away is not refused, it may come back: see ``trouble``
     return GroundingChain(chat, chosen)
 
 

@@ -14,9 +14,10 @@ from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.regions import region_mask
 from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import RegionKind
+from pixelrefer_ros.models.guards import failures
 from pixelrefer_ros.tracking.presence import Presence
 from pixelrefer_ros.tracking.sam2_memory import Decoded, RegionMemory
-from pixelrefer_ros.tracking.sam2_model import Picture, Segmenter, failures
+from pixelrefer_ros.tracking.sam2_model import ADVICE, Picture, Segmenter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class Sam2Tracker:
         """
         height, width = frame.image.shape[:2]
         given = masks.decode(region_mask(region, height, width))
-        with failures(f"following '{region.region_id}'"):
+        with failures(f"following '{region.region_id}'", ADVICE):
             picture = self._look(frame)
             followed = self._regions.get(region.region_id) or self._fresh()
             memory = followed.memory
@@ -103,7 +104,7 @@ class Sam2Tracker:
             self._picture = None
             return []
         height, width = frame.image.shape[:2]
-        with failures('following regions'):
+        with failures('following regions', ADVICE):
             picture = self._picture = self._segmenter.look(frame.stamp_ns, frame.image)
             return [
                 self._follow(region_id, followed, picture, height, width)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,20 @@ import numpy as np
 import torch
 import transformers
 from torch.nn import functional
-from transformers.utils import logging as transformers_logging
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.devices import pick_device, pick_dtype
+from pixelrefer_ros.models.guards import failures, quietly
 from pixelrefer_ros.tracking.weights import SUGGESTION, find_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+ADVICE = 'follow fewer regions or use a smaller model'
 
 CLASS_NAMES = ('Sam2VideoModel', 'EdgeTamVideoModel', 'Sam3TrackerVideoModel')
 """Classes of transformers that speak the same session interface."""
@@ -138,7 +138,7 @@ def load_segmenter(
     precision = pick_dtype(dtype) or own
     directory = find_weights(name)
     _check_kind(directory, model_class)
-    with failures(f"model '{name}'"), _quiet():
+    with failures(f"model '{name}'", ADVICE), quietly():
         try:
             model, told = model_class.from_pretrained(
                 directory,
@@ -162,35 +162,6 @@ def load_segmenter(
         model.to(place)
     logger.info('loaded %s on %s as %s', name, place, precision)
     return Segmenter(model, name)
-
-
-@contextmanager
-def failures(what: str) -> Iterator[None]:
-    """Turn what goes wrong inside into a PixelReferError: memory as such, the rest as the model's.
-
-    Args:
-        what: Begins the message.
-    """
-    try:
-        yield
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise _out_of_memory(what) from error
-    except RuntimeError as error:
-        # what torch says when the memory of the CPU is all taken
-        if 'allocate memory' in str(error) or 'not enough memory' in str(error):
-            raise _out_of_memory(what) from error
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'{what} failed: {error}') from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'{what} failed: {error!r}') from error
-
-
-def _out_of_memory(what: str) -> PixelReferError:
-    return PixelReferError(
-        ErrorCode.OUT_OF_MEMORY,
-        f'{what}: out of memory; follow fewer regions or use a smaller model',
-    )
 
 
 def _model_class(class_name: str) -> Any:
@@ -240,18 +211,3 @@ def _refuse_partial(name: str, class_name: str, told: dict[str, Any]) -> None:
             f"model '{name}': the weights are not those of a whole {class_name}; "
             f'{"; ".join(parts)}',
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bar and table out of the log: what is wrong is said in the error."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    level = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -7,15 +7,11 @@ Each stage leaves a save in the output folder and goes on from it when run again
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import distributed
-from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, Dataset
 
 from pixelrefer_ros.training.grounding_config import (
@@ -37,6 +33,7 @@ from pixelrefer_ros.training.grounding_store import ReasoningStore
 from pixelrefer_ros.training.grounding_vision import GroundingHeads, dense_loss, run_blocks
 from pixelrefer_ros.training.grounding_words import build_tokenizer
 from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
+from pixelrefer_ros.training.processes import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -208,11 +205,7 @@ class GroundingTrainer:
         return torch.autocast(self._device.type, torch.bfloat16)
 
 
-def _work(number: int, port: int, recipe: GroundingRecipe, out: Path, on_log: Log) -> None:
-    torch.set_num_threads(1)
-    if recipe.processes > 1:
-        os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-        distributed.init_process_group('gloo', rank=number, world_size=recipe.processes)
+def _work(recipe: GroundingRecipe, out: Path, on_log: Log) -> None:
     tokenizer = build_tokenizer()
     trainer = GroundingTrainer(fresh_model(tokenizer, recipe.seed),
                                ReasoningStore(out / 'clips', recipe.clips), tokenizer, recipe)
@@ -230,8 +223,6 @@ def _work(number: int, port: int, recipe: GroundingRecipe, out: Path, on_log: Lo
         Stage(name, out, modules, parameters, steps, lr, seed=recipe.seed).run(loss(), on_log)
     if rank() == 0:
         save_model(model, tokenizer, out / 'model')
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def train_grounding(
@@ -249,11 +240,5 @@ def train_grounding(
     """
     out.mkdir(parents=True, exist_ok=True)
     ReasoningStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
-    if recipe.processes == 1:
-        _work(0, 0, recipe, out, on_log)
-    else:
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        spawn(_work, (port, recipe, out, on_log), nprocs=recipe.processes)
+    run_together(_work, recipe.processes, recipe, out, on_log)
     return out / 'model'

@@ -7,20 +7,17 @@ Each stage leaves a save in the output folder and starts from it when run again.
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import distributed
-from torch.multiprocessing.spawn import spawn
 
 from pixelrefer_ros.training import language, vision
 from pixelrefer_ros.training.alignment import WordAlignment
 from pixelrefer_ros.training.clip_store import ClipStore
 from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
 from pixelrefer_ros.training.pictures import draw_pictures
+from pixelrefer_ros.training.processes import run_together
 from pixelrefer_ros.training.tabletop_config import fresh_model, save_model
 from pixelrefer_ros.training.vocabulary import build_tokenizer
 
@@ -221,11 +218,7 @@ def _joint_stage(
           seed=recipe.seed + 3).run(loss, on_log)
 
 
-def _work(number: int, port: int, recipe: Recipe, out: Path, on_log: Log) -> None:
-    torch.set_num_threads(1)
-    if recipe.processes > 1:
-        os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-        distributed.init_process_group('gloo', rank=number, world_size=recipe.processes)
+def _work(recipe: Recipe, out: Path, on_log: Log) -> None:
     tokenizer = build_tokenizer()
     store = ClipStore(out / 'clips', recipe.clips)
     model = fresh_model(tokenizer, recipe.seed)
@@ -234,8 +227,6 @@ def _work(number: int, port: int, recipe: Recipe, out: Path, on_log: Log) -> Non
     _joint_stage(model, store, heads, tokenizer, recipe, out, on_log)
     if rank() == 0:
         save_model(model, tokenizer, out / 'model')
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def train(out: Path, recipe: Recipe, on_log: Log = lambda *_: None) -> Path:
@@ -251,11 +242,5 @@ def train(out: Path, recipe: Recipe, on_log: Log = lambda *_: None) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     ClipStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
-    if recipe.processes == 1:
-        _work(0, 0, recipe, out, on_log)
-    else:
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        spawn(_work, (port, recipe, out, on_log), nprocs=recipe.processes)
+    run_together(_work, recipe.processes, recipe, out, on_log)
     return out / 'model'

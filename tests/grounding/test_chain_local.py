@@ -77,7 +77,7 @@ def test_what_a_random_model_says_is_a_status(
     model: LocalChat, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[str] = []
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         found = GroundingChain(model, PROFILE).ground(
             FRAMES, 'Which cup?', on_progress=lambda _, text: heard.append(text)
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +18,25 @@ from transformers import (
     LogitsProcessorList,
     StoppingCriteriaList,
 )
-from transformers.utils import logging as transformers_logging
 
 from pixelrefer_ros.core.chat import Reply
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.chat.clips import ClipPatches, load_processor
 from pixelrefer_ros.models.chat.prompt import Prompt, Sight, read, shared_tokens
 from pixelrefer_ros.models.chat.quantization import NONE, quantization_config
-from pixelrefer_ros.models.devices import pick_device, pick_dtype
+from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
+from pixelrefer_ros.models.guards import failures, quietly
 from pixelrefer_ros.models.pixelrefer.decoding import Watch
 from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from pixelrefer_ros.core.chat import Decoding, Turn
 
 logger = logging.getLogger(__name__)
 
-SMALL_MODEL = 20_000_000
-"""Parameters below which a model is too small for several CPU threads."""
+_ADVICE = 'show fewer or smaller frames, use a smaller model, or set quantization'
 
 _VISION_IDS = (
     'image_token_id',
@@ -144,14 +142,12 @@ class LocalChat:
         if smaller is not None:
             # quantised weights cannot be moved afterwards
             options |= {'quantization_config': smaller, 'device_map': {'': str(place)}}
-        with _failures(f"loading '{name}'"), _no_progress_bar():
+        with failures(f"loading '{name}'", _ADVICE), quietly():
             model = AutoModelForImageTextToText.from_pretrained(directory, **options)
             processor = load_processor(directory, model.config)
             if smaller is None:
                 model.to(place)
-        if place.type == 'cpu' and model.num_parameters() < SMALL_MODEL:
-            # its kernels are too short to be shared among threads
-            torch.set_num_threads(1)
+        spare_threads(model)
         logger.info('loaded %s on %s as %s, quantization %s', name, place, dtype, quantization)
         return cls(model, processor, name)
 
@@ -174,7 +170,7 @@ class LocalChat:
         room = self._room(len(prompt.ids))
         if stop():
             return _nothing(prompt)
-        with torch.inference_mode(), _failures(f"asking '{self.name}'"):
+        with torch.inference_mode(), failures(f"asking '{self.name}'", _ADVICE):
             inputs, known = self._continue(prompt)
             if stop():
                 return _nothing(prompt)
@@ -304,41 +300,3 @@ def _sampling(temperature: float) -> dict[str, Any]:
 def _nothing(prompt: Prompt) -> Reply:
     """Return the reply that was stopped before its first token."""
     return Reply('', False, len(prompt.ids), 0, 0, math.nan)
-
-
-@contextmanager
-def _failures(what: str) -> Iterator[None]:
-    """Turn what goes wrong inside into a PixelReferError: memory as such, or the model's."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise _out_of_memory(what) from error
-    except RuntimeError as error:
-        # what torch says when the memory of the CPU is all taken
-        if 'allocate memory' in str(error) or 'not enough memory' in str(error):
-            raise _out_of_memory(what) from error
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'{what} failed: {error}') from error
-    except (ImportError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'{what} failed: {error}') from error
-
-
-def _out_of_memory(what: str) -> PixelReferError:
-    return PixelReferError(
-        ErrorCode.OUT_OF_MEMORY,
-        f'{what}: out of memory; show fewer or smaller frames, use a smaller model, or set '
-        'quantization',
-    )
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers' bar for reading weights out of the log."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

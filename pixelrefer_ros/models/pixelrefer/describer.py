@@ -9,14 +9,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
-from transformers.utils import logging as transformers_logging
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Utterance
-from pixelrefer_ros.models.devices import pick_device, pick_dtype
+from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
+from pixelrefer_ros.models.guards import quietly
 from pixelrefer_ros.models.pixelrefer import prompts
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError
 from pixelrefer_ros.models.pixelrefer.decoding import Watch
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 512
 """Longest answer in tokens, where neither caller nor generation_config.json says another."""
-
-SMALL_MODEL = 20_000_000
-"""Parameters below which a model is too small for several CPU threads."""
 
 
 class PixelReferDescriber:
@@ -94,13 +90,13 @@ class PixelReferDescriber:
         own: torch.dtype | str = torch.float32 if place.type == 'cpu' else 'auto'
         directory = resolve(name)
         try:
-            with _no_progress_bar(), _refusals(ErrorCode.MODEL_ERROR):
+            with quietly(), _refusals(ErrorCode.MODEL_ERROR):
                 model = PixelReferForConditionalGeneration.from_pretrained(
                     directory, dtype=pick_dtype(dtype) or own
                 )
                 processor = PixelReferProcessor.from_pretrained(directory, model.config)
                 model.to(place)
-                _leave_threads(model)
+                spare_threads(model)
         except CheckpointError as error:
             raise PixelReferError(ErrorCode.MODEL_ERROR, str(error)) from error
         logger.info('loaded %s on %s as %s', name, place, model.dtype)
@@ -237,17 +233,6 @@ class PixelReferDescriber:
             torch.cuda.synchronize(self.model.device)
 
 
-def _leave_threads(model: PixelReferForConditionalGeneration) -> None:
-    """Run a small model on a CPU in one thread, for the whole process.
-
-    Its kernels last microseconds; threads that meet after each cost more than they save, and
-    on a busy machine, where one of them always waits for a core, a hundred times as much.
-    """
-    if model.device.type == 'cpu' and model.num_parameters() < SMALL_MODEL:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-
-
 def _named(text: str, regions: Sequence[RegionClip]) -> str:
     """Put ``<objectK>`` for the regions a text names."""
     try:
@@ -330,15 +315,3 @@ def _refusals(code: ErrorCode) -> Iterator[None]:
         raise PixelReferError(code, str(error)) from error
     except RuntimeError as error:
         raise PixelReferError(ErrorCode.MODEL_ERROR, f'the model failed: {error}') from error
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers' bar for reading weights out of the log."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
