@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixelrefer_ros.core import masks
+from pixelrefer_ros.core.describer import RegionDescriber, Request, VisionStats
 from pixelrefer_ros.core.regions import region_mask
 from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import (
@@ -19,6 +20,7 @@ from pixelrefer_ros.core.types import (
     ErrorCode,
     Frame,
     PixelReferError,
+    Task,
     TrackState,
     Utterance,
 )
@@ -46,7 +48,7 @@ class Call:
         return tuple(frame.stamp_ns for frame in self.frames)
 
 
-class ScriptedDescriber:
+class ScriptedDescriber(RegionDescriber):
     """Say scripted things about regions, token by token, and remember what was asked.
 
     It keeps the promises of ``RegionDescriber`` (a token at a time, ``should_stop`` asked before
@@ -58,6 +60,9 @@ class ScriptedDescriber:
             sentence made from the call is said, so that equal calls give equal words.
         gate: When set to an Event, each call waits for it before its first token, asking
             ``should_stop`` meanwhile.
+        batches: How many requests came together, call by call.
+        ahead: Frames that were to be looked at before anything was asked.
+        forgotten: How often everything was to be forgotten.
         started: Set when a call begins.
         on_token: Called before each token, with the words so far.
         deaf: True ignores ``should_stop``.
@@ -74,9 +79,13 @@ class ScriptedDescriber:
         """Set what to say, and the attributes of a describer."""
         self.name = name
         self.frames_per_region = frames_per_region
+        self.needs_regions = True
         self.mean_logprob = mean_logprob
         self.script: list[str | BaseException] = list(script)
         self.calls: list[Call] = []
+        self.batches: list[int] = []
+        self.ahead: list[Frame] = []
+        self.forgotten = 0
         self.threads: set[int] = set()
         self.gate: threading.Event | None = None
         self.started = threading.Event()
@@ -84,31 +93,37 @@ class ScriptedDescriber:
         self.deaf = False
         self._busy = threading.Lock()
 
-    def describe(
+    def say(
         self,
-        frames: Sequence[Frame],
-        region: RegionClip,
-        *,
-        hint: str = '',
-        should_stop: Callable[[], bool] | None = None,
-        on_progress: Callable[[str, str], None] | None = None,
-    ) -> Utterance:
-        """Say the next line of the script about a region."""
-        return self._speak(Call('describe', hint, tuple(frames), (region,)),
-                           should_stop, on_progress)
+        requests: Sequence[Request],
+        on_said: Callable[[int, Utterance | PixelReferError], None],
+    ) -> None:
+        """Say the next line of the script about each request."""
+        assert requests, 'no requests'
+        self.batches.append(len(requests))
+        for place, one in enumerate(requests):
+            call = Call('describe' if one.task == Task.DESCRIBE else 'answer',
+                        one.text, one.frames, one.regions)
+            assert one.task == Task.ASK or len(one.regions) == 1, 'one region is described'
+            outcome: Utterance | PixelReferError
+            try:
+                outcome = self._speak(call, one.should_stop, one.on_progress)
+            except PixelReferError as error:
+                outcome = error
+            on_said(place, outcome)
 
-    def answer(
-        self,
-        question: str,
-        frames: Sequence[Frame],
-        regions: Sequence[RegionClip],
-        *,
-        should_stop: Callable[[], bool] | None = None,
-        on_progress: Callable[[str, str], None] | None = None,
-    ) -> Utterance:
-        """Say the next line of the script as the answer."""
-        return self._speak(Call('answer', question, tuple(frames), tuple(regions)),
-                           should_stop, on_progress)
+    def look_ahead(self, frame: Frame) -> bool:
+        """Note the frame."""
+        self.ahead.append(frame)
+        return False
+
+    def forget(self) -> None:
+        """Count the call."""
+        self.forgotten += 1
+
+    def vision_stats(self) -> VisionStats:
+        """Return nothing seen."""
+        return VisionStats()
 
     def _speak(
         self,

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Utterance
+from pixelrefer_ros.core.describer import RegionDescriber, VisionStats
+from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task, Utterance
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
 from pixelrefer_ros.models.guards import quietly
 from pixelrefer_ros.models.pixelrefer import prompts
@@ -26,6 +27,7 @@ from pixelrefer_ros.models.registry import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pixelrefer_ros.core.describer import Request
     from pixelrefer_ros.core.types import Frame, RegionClip
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ MAX_NEW_TOKENS = 512
 """Longest answer in tokens, where neither caller nor generation_config.json says another."""
 
 
-class PixelReferDescriber:
+class PixelReferDescriber(RegionDescriber):
     """Put regions into words; implements ``core.describer.RegionDescriber``.
 
     Attributes:
@@ -63,6 +65,7 @@ class PixelReferDescriber:
         self.processor = processor
         self.name = name
         self.frames_per_region = model.config.max_frames_per_region
+        self.needs_regions = True
         generation = model.generation_config
         self._max_new_tokens = max_new_tokens or generation.max_new_tokens or MAX_NEW_TOKENS
         if generation.eos_token_id is None:
@@ -102,42 +105,54 @@ class PixelReferDescriber:
         logger.info('loaded %s on %s as %s', name, place, model.dtype)
         return cls(model, processor, name, max_new_tokens)
 
-    def describe(
+    def say(
         self,
-        frames: Sequence[Frame],
-        region: RegionClip,
-        *,
-        hint: str = '',
-        should_stop: Callable[[], bool] | None = None,
-        on_progress: Callable[[str, str], None] | None = None,
-    ) -> Utterance:
-        """Describe one region; see ``RegionDescriber``."""
-        config = self.model.config
-        video = len(frames) > 1
-        request = config.describe_prompt_video if video else config.describe_prompt_image
-        if prompts.REGION_MARK not in request:
-            request = f'{self._introduction(1, video)} {request}'
-        if hint:
-            request = f'{request} {_named(hint, [region])}'
-        return self._say(request, frames, [region], should_stop, on_progress)
+        requests: Sequence[Request],
+        on_said: Callable[[int, Utterance | PixelReferError], None],
+    ) -> None:
+        """Put requests into words; see ``RegionDescriber``."""
+        for place, request in enumerate(requests):
+            outcome: Utterance | PixelReferError
+            try:
+                outcome = self._say(
+                    self._text(request),
+                    request.frames,
+                    request.regions,
+                    request.should_stop,
+                    request.on_progress,
+                )
+            except PixelReferError as error:
+                outcome = error
+            on_said(place, outcome)
 
-    def answer(
-        self,
-        question: str,
-        frames: Sequence[Frame],
-        regions: Sequence[RegionClip],
-        *,
-        should_stop: Callable[[], bool] | None = None,
-        on_progress: Callable[[str, str], None] | None = None,
-    ) -> Utterance:
-        """Answer a question about regions; see ``RegionDescriber``."""
-        if not question.strip():
+    def look_ahead(self, frame: Frame) -> bool:
+        """Encode a frame before it is asked about; see ``RegionDescriber``."""
+        return False
+
+    def forget(self) -> None:
+        """Drop what is kept of frames; see ``RegionDescriber``."""
+
+    def vision_stats(self) -> VisionStats:
+        """Return the counts so far; see ``RegionDescriber``."""
+        return VisionStats()
+
+    def _text(self, request: Request) -> str:
+        """Return what to ask the model, with one ``<region>`` per region."""
+        config = self.model.config
+        video = len(request.frames) > 1
+        if request.task == Task.DESCRIBE:
+            text = config.describe_prompt_video if video else config.describe_prompt_image
+            if prompts.REGION_MARK not in text:
+                text = f'{self._introduction(1, video)} {text}'
+            if request.text:
+                text = f'{text} {_named(request.text, request.regions)}'
+            return text
+        if not request.text.strip():
             raise PixelReferError(ErrorCode.BAD_REQUEST, 'the question is empty')
-        if not regions:
+        if not request.regions:
             raise PixelReferError(ErrorCode.BAD_REQUEST, 'the question needs at least one region')
-        introduction = self._introduction(len(regions), len(frames) > 1)
-        request = f'{introduction} {_named(question, regions)}'
-        return self._say(request, frames, regions, should_stop, on_progress)
+        introduction = self._introduction(len(request.regions), video)
+        return f'{introduction} {_named(request.text, request.regions)}'
 
     def _introduction(self, count: int, video: bool) -> str:
         config = self.model.config
