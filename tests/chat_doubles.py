@@ -77,6 +77,7 @@ class ScriptedChatModel:
         """Set what to say, and the attributes of a chat model."""
         self.name = name
         self.shows_video = shows_video
+        self.picture_multiple = 1
         self.log_prob = log_prob
         self.script = list(script)
         self.calls: list[ChatCall] = []

@@ -87,10 +87,13 @@ class ChatModel(Protocol):
     Attributes:
         name: Model name, as it appears in the results.
         shows_video: Whether a turn may hold a Video; pictures always work.
+        picture_multiple: Sides of pictures must be multiples of it, in pixels; 1 when any size
+            will do, or it is not known.
     """
 
     name: str
     shows_video: bool
+    picture_multiple: int
 
     def reply(
         self,

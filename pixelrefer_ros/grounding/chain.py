@@ -66,13 +66,21 @@ class GroundingChain:
 
         Raises:
             PixelReferError: UNSUPPORTED when the profile wants video and the model has none;
-                BAD_REQUEST when it has no prompt for a single turn.
+                BAD_REQUEST when it has no prompt for a single turn, or sizes of pictures that
+                the model cannot take.
         """
         if profile.frames_as == FramesAs.VIDEO and not model.shows_video:
             raise PixelReferError(
                 ErrorCode.UNSUPPORTED,
                 f"grounding profile '{profile.name}' shows frames as video, and model "
                 f"'{model.name}' takes pictures only: set frames_as to auto or pictures",
+            )
+        if profile.size_multiple % model.picture_multiple:
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                f"grounding profile '{profile.name}' makes sides of pictures multiples of "
+                f"{profile.size_multiple}, and model '{model.name}' sees multiples of "
+                f'{model.picture_multiple}: choose the profile made for it, or set size_multiple',
             )
         if single_turn and not profile.prompts.single:
             raise PixelReferError(

@@ -42,7 +42,7 @@ class Recipe:
     Attributes:
         clips: Simulated clips to train on.
         dense_steps: Tower alone, 12 clips a step.
-        region_steps: Tower and region encoder, 4 clips a step.
+        region_steps: Tower and region encoder, 4 clips and the last frames of 8 more a step.
         language_clips: How many of the clips the language stage reads, the last ones.
         language_steps: Language model on frozen region tokens, 16 rows a step.
         joint_steps: Everything together, 3 clips and 12 rows a step.
@@ -102,20 +102,32 @@ class VisionTrainer:
         return loss, scores
 
     def regions(self, rng: np.random.Generator, _: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of reading the facts off region tokens."""
-        clips = _pick(self._store, rng, 4)
+        """Return the loss of reading the facts off region tokens.
+
+        Four clips are read whole, for the motions. Of eight more only the last frame is read,
+        the one that neighbours are told of: half as much work again, and three times the pairs.
+        """
         with mixed_precision():
-            pictures = draw_pictures(clips, self._model.config, rng)
-            crops, _inside, crops_show = vision.encode(self._model, pictures.crops)
-            contexts, _inside, contexts_show = vision.encode(self._model, pictures.contexts)
-            frames, _inside, _shown = vision.encode(self._model, pictures.frames)
-            tokens = vision.region_tokens(self._model, pictures, frames, contexts, crops)
-            loss, scores = vision.region_loss(self.heads, tokens, pictures, clips)
-            owners = pictures.entry_clip
-            loss = loss + 0.15 * (
-                vision.dense_loss(self.heads, crops, crops_show, clips, owners)
-                + 2 * vision.dense_loss(self.heads, contexts, contexts_show, clips, owners))
-            role = vision.role_loss(self.heads, contexts, contexts_show, pictures, clips)
+            loss, scores = self._read(_pick(self._store, rng, 4), rng, None)
+            last, beside = self._read(_pick(self._store, rng, 8), rng, (vision.FRAMES - 1,))
+        told = {name: beside[name] for name in beside if name.startswith(('neighbour', 'role'))}
+        return loss + 0.5 * last, scores | told
+
+    def _read(
+        self, clips: list[Clip], rng: np.random.Generator, steps: tuple[int, ...] | None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the regions of some clips, in all frames or in those of ``steps``."""
+        pictures = draw_pictures(clips, self._model.config, rng, steps=steps)
+        crops, _inside, crops_show = vision.encode(self._model, pictures.crops)
+        contexts, _inside, contexts_show = vision.encode(self._model, pictures.contexts)
+        frames, _inside, _shown = vision.encode(self._model, pictures.frames)
+        tokens = vision.region_tokens(self._model, pictures, frames, contexts, crops)
+        loss, scores = vision.region_loss(self.heads, tokens, pictures, clips)
+        owners = pictures.entry_clip
+        loss = loss + 0.15 * (
+            vision.dense_loss(self.heads, crops, crops_show, clips, owners)
+            + 3 * vision.dense_loss(self.heads, contexts, contexts_show, clips, owners))
+        role = vision.role_loss(self.heads, contexts, contexts_show, pictures, clips)
         return loss + role, {**scores, 'role_loss': role.item()}
 
 

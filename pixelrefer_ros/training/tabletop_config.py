@@ -34,7 +34,7 @@ def tabletop_config(tokenizer: PreTrainedTokenizerBase) -> PixelReferConfig:
         hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=1024, vocab_size=len(tokenizer),
         tie_word_embeddings=True, rope_parameters={'rope_type': 'default', 'rope_theta': 1e4},
-        mask_num=8, global_size=140, local_size=168, object_margin=9, context_margin=38,
+        mask_num=8, global_size=140, local_size=196, object_margin=9, context_margin=50,
         large_object_patches=20, kmeans_iterations=2, min_pixels=196, working_long_side=384,
         max_frames_per_region=4, use_mm_proj=False, use_mask_embedding=False,
         mm_max_length=1024, fusion_heads=8,

@@ -409,6 +409,10 @@ def test_what_a_model_or_profile_cannot_do_is_refused_at_once() -> None:
     two_turns = dataclasses.replace(REVSEG, prompts=prompts)
     with pytest.raises(PixelReferError, match='no prompts.single'):
         GroundingChain(model, two_turns, single_turn=True)
+    model.picture_multiple = 32
+    with pytest.raises(PixelReferError, match='multiples of 28.*sees multiples of 32') as caught:
+        GroundingChain(model, REVSEG)
+    assert caught.value.code == ErrorCode.BAD_REQUEST
 
 
 def test_the_embedded_profile_asks_in_few_words() -> None:

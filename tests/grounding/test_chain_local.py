@@ -39,6 +39,7 @@ class Prompted:
     def __init__(self, model: LocalChat) -> None:
         self.name = model.name
         self.shows_video = model.shows_video
+        self.picture_multiple = model.picture_multiple
         self.forget = model.forget
         self._model = model
         self._lines = list(LINES)

@@ -22,7 +22,13 @@ from transformers import (
 from pixelrefer_ros.core.chat import Reply
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.chat.clips import ClipPatches, load_processor
-from pixelrefer_ros.models.chat.prompt import Prompt, Sight, read, shared_tokens
+from pixelrefer_ros.models.chat.prompt import (
+    Prompt,
+    Sight,
+    picture_multiple,
+    read,
+    shared_tokens,
+)
 from pixelrefer_ros.models.chat.quantization import NONE, quantization_config
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
 from pixelrefer_ros.models.guards import failures, quietly
@@ -86,6 +92,7 @@ class LocalChat:
     Attributes:
         name: Model name, as it appears in the results.
         shows_video: Whether a turn may hold a Video.
+        picture_multiple: Sides of pictures must be multiples of it, in pixels.
         model: The model.
         processor: Its processor.
     """
@@ -102,6 +109,7 @@ class LocalChat:
         self.model = model.eval()
         self.processor = processor
         self.shows_video = isinstance(getattr(processor, 'video_processor', None), ClipPatches)
+        self.picture_multiple = picture_multiple(processor) or 1
         self._words: Any = _Words(processor.tokenizer)
         self._last: _Read | None = None
         generation = model.generation_config

@@ -108,7 +108,7 @@ def read(processor: Any, turns: Sequence[Turn]) -> Prompt:
     """
     if not turns or turns[-1].role != 'user':
         raise PixelReferError(ErrorCode.BAD_REQUEST, "the last turn must be the user's")
-    multiple = _multiple(processor)
+    multiple = picture_multiple(processor)
     seen: dict[Kind, list[bytes]] = {'image': [], 'video': []}
     metadata: list[VideoMetadata] = []
     messages = []
@@ -149,7 +149,7 @@ def read(processor: Any, turns: Sequence[Turn]) -> Prompt:
     return Prompt(tuple(inputs['input_ids'][0].tolist()), inputs, sights)
 
 
-def _multiple(processor: Any) -> int | None:
+def picture_multiple(processor: Any) -> int | None:
     """Return what sides of pictures are multiples of; None when the processor sizes them."""
     images = processor.image_processor
     if 'image_grid_thw' not in getattr(images, 'model_input_names', ()):

@@ -66,9 +66,11 @@ class RemoteChat:
     Attributes:
         name: Model name, as it appears in the results; the URL until the server told it.
         shows_video: False: servers choose frames of a clip in ways of their own.
+        picture_multiple: 1: a server does not say what its model needs.
     """
 
     shows_video = False
+    picture_multiple = 1
 
     def __init__(self, server: ChatSettings) -> None:
         """Get ready to talk; the server is first asked by ``check`` or ``reply``.
