@@ -97,6 +97,12 @@ def generate_launch_description() -> LaunchDescription:
             "file's model.device.",
         ),
         DeclareLaunchArgument(
+            'quantization',
+            default_value='',
+            description='Smaller weights of the model: none, torchao-int8 or torchao-int4. Empty: '
+            "the parameter file's model.quantization.",
+        ),
+        DeclareLaunchArgument(
             'tracking',
             default_value='',
             description='How regions are followed: anchored, sam2, auto or none. Empty: the '
@@ -154,6 +160,7 @@ def start_node(context: LaunchContext) -> list[Action]:
     for argument, parameter in (
         ('model', 'model.name'),
         ('device', 'model.device'),
+        ('quantization', 'model.quantization'),
         ('tracking', 'tracking.backend'),
         ('grounding_model', 'grounding.model'),
         ('grounding_url', 'grounding.url'),

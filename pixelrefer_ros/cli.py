@@ -33,9 +33,11 @@ from pixelrefer_ros.cli_support import (
     Device,
     Model,
     PlainErrors,
+    Quantization,
     Topics,
     Tracker,
     TrackerModel,
+    Weights,
     err,
     find_truth,
     load_describer,
@@ -86,6 +88,7 @@ def replay(
     ] = None,
     model: Model = 'tabletop',
     device: Device = 'auto',
+    quantization: Quantization = Weights.NONE,
     tracker: Tracker = Backend.ANCHORED,
     tracker_model: TrackerModel = '',
     ground_model: GroundModel = '',
@@ -132,7 +135,7 @@ def replay(
         grounder = load_grounder(
             ground_model, ground_url, ground_profile, ground_api_key_env, device
         )
-        describer = load_describer(model, device)
+        describer = load_describer(model, device, quantization)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task('replay', total=source.count(*INPUTS))
             result = run(
@@ -210,6 +213,7 @@ def describe(
     ] = '',
     model: Model = 'tabletop',
     device: Device = 'auto',
+    quantization: Quantization = Weights.NONE,
     tracker: Tracker = Backend.ANCHORED,
     tracker_model: TrackerModel = '',
     ground_model: GroundModel = '',
@@ -236,14 +240,16 @@ def describe(
 ) -> None:
     """Describe a region of a picture or video, or answer a question about it.
 
-    In a video the region is given once and followed from there, forward and back.
+    In a video the region is given once and followed from there, forward and back. A model that
+    sees more than regions takes a question without one.
     """
-    if (box is not None) + (mask is not None) + bool(ground) != 1:
+    given = (box is not None) + (mask is not None) + bool(ground)
+    if given > 1 or not (given or ask):
         raise typer.BadParameter(
             'give the region: --box X,Y,W,H, --mask FILE, or --ground "WHAT TO FIND"'
         )
-    if ground and (ask or at is not None):
-        raise typer.BadParameter('--ask and --at go with --box or --mask')
+    if (ground and (ask or at is not None)) or (not given and (at is not None or save)):
+        raise typer.BadParameter('--ask, --at and --save go with --box or --mask')
     from pixelrefer_ros.bags.describing import describe_file, drawn, look_at
     from pixelrefer_ros.bags.video import read_mask
     from pixelrefer_ros.core import masks
@@ -259,7 +265,7 @@ def describe(
         )
         video = len(look.frames) > 1
         make_tracker = load_tracker(tracker, tracker_model, device) if video else None
-        describer = load_describer(model, device)
+        describer = load_describer(model, device, quantization)
         with err.status('finding') as status:
             answer = find_in_file(
                 describer, grounder, look, ground, make_tracker=make_tracker,
@@ -268,18 +274,20 @@ def describe(
         show_found(look, answer, track=track or Path(f'{file.stem}.track.json'), save=save,
                    as_json=as_json)
         return
+    region: Region | None = None
     if box is not None:
         region = Region('region', RegionKind.BOX, box=parse_box(box))
-    else:
-        assert mask is not None
+    elif mask is not None:
         region = Region('region', RegionKind.MASK, mask=masks.encode(read_mask(mask)))
     look = look_at(file, frames=frames, start_s=start, end_s=end, at_s=at)
-    picture = masks.decode(region_mask(region, *look.frame.image.shape[:2]))
-    if save is not None:
-        save_picture(save, drawn(look, region, picture))
-    make_tracker = load_tracker(tracker, tracker_model, device) if len(look.frames) > 1 else None
+    if region is not None:
+        picture = masks.decode(region_mask(region, *look.frame.image.shape[:2]))
+        if save is not None:
+            save_picture(save, drawn(look, region, picture))
+    follows = region is not None and len(look.frames) > 1
+    make_tracker = load_tracker(tracker, tracker_model, device) if follows else None
     answer = describe_file(
-        load_describer(model, device), look, region, ask, make_tracker=make_tracker
+        load_describer(model, device, quantization), look, region, ask, make_tracker=make_tracker
     )
     if answer.error_code != ErrorCode.OK:
         raise PixelReferError(answer.error_code, answer.error_msg)

@@ -65,7 +65,8 @@ def _refuse_describer(model: str) -> None:
     from pixelrefer_ros.models.registry import resolve
 
     config = resolve(model) / 'config.json'
-    if config.is_file() and 'pixelreferlite' in config.read_text(encoding='utf-8'):
+    kind = json.loads(config.read_text(encoding='utf-8')) if config.is_file() else {}
+    if str(kind.get('model_type', '')).startswith('pixelrefer'):
         raise PixelReferError(
             ErrorCode.BAD_REQUEST,
             f"'{model}' describes regions and cannot find things from words: name a vision "

@@ -25,8 +25,10 @@ from pixelrefer_ros.cli_support import (
     Backend,
     Device,
     Model,
+    Quantization,
     Tracker,
     TrackerModel,
+    Weights,
     err,
     load_tracker,
     out,
@@ -201,6 +203,7 @@ def evaluate_tabletop(
     json_file: JsonFile = None,
     model: Model = 'tabletop',
     device: Annotated[str, typer.Option(help="'cpu' or 'cuda'.")] = 'cpu',
+    quantization: Quantization = Weights.NONE,
 ) -> None:
     """Ask a model about simulated tabletops; scores are balanced over the classes."""
     from rich.progress import Progress
@@ -210,7 +213,7 @@ def evaluate_tabletop(
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task('clips', total=clips)
         result = evaluate(
-            model, clips, seed, device=device,
+            model, clips, seed, device=device, quantization=quantization.value,
             on_clip=lambda done: progress.update(task, completed=done),
         )
     _print_scores(result, KEYS)

@@ -32,6 +32,19 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
 
 
+class Weights(StrEnum):
+    """Name how small the weights of a describer's language model are made."""
+
+    NONE = 'none'
+    INT8 = 'torchao-int8'
+    INT4 = 'torchao-int4'
+
+
+Quantization = Annotated[
+    Weights, typer.Option(help="Smaller weights of the model's language model; needs torchao.")
+]
+
+
 class Backend(StrEnum):
     """Name what follows regions from image to image."""
 
@@ -88,7 +101,7 @@ def _missing(error: ModuleNotFoundError) -> str:
     return f'{error}; reinstall pixelrefer-ros with its dependencies'
 
 
-def load_describer(model: str, device: str) -> Any:
+def load_describer(model: str, device: str, quantization: Weights = Weights.NONE) -> Any:
     """Load a model, saying so."""
     from pixelrefer_ros.models.registry import resolve
 
@@ -96,7 +109,7 @@ def load_describer(model: str, device: str) -> Any:
     with err.status(f'loading {model}'):
         from pixelrefer_ros.models.pixelrefer.describer import PixelReferDescriber
 
-        return PixelReferDescriber.load(model, device=device)
+        return PixelReferDescriber.load(model, device=device, quantization=quantization.value)
 
 
 def load_tracker(backend: Backend, model: str, device: str) -> Any:

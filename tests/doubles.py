@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixelrefer_ros.core.types import Region, RegionClip
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class ScriptedDescriber(RegionDescriber):
         gate: When set to an Event, each call waits for it before its first token, asking
             ``should_stop`` meanwhile.
         batches: How many requests came together, call by call.
+        seen: What ``vision_stats`` returns.
         ahead: Frames that were to be looked at before anything was asked.
+        on_ahead: Called with each of them; may raise.
         forgotten: How often everything was to be forgotten.
         started: Set when a call begins.
         on_token: Called before each token, with the words so far.
@@ -74,17 +78,20 @@ class ScriptedDescriber(RegionDescriber):
         *,
         name: str = 'scripted',
         frames_per_region: int = 4,
+        needs_regions: bool = True,
         mean_logprob: float = math.log(0.5),
     ) -> None:
         """Set what to say, and the attributes of a describer."""
         self.name = name
         self.frames_per_region = frames_per_region
-        self.needs_regions = True
+        self.needs_regions = needs_regions
         self.mean_logprob = mean_logprob
         self.script: list[str | BaseException] = list(script)
         self.calls: list[Call] = []
         self.batches: list[int] = []
+        self.seen = VisionStats(max_bytes=1 << 20)
         self.ahead: list[Frame] = []
+        self.on_ahead: Callable[[Frame], None] = lambda _: None
         self.forgotten = 0
         self.threads: set[int] = set()
         self.gate: threading.Event | None = None
@@ -113,17 +120,29 @@ class ScriptedDescriber(RegionDescriber):
             on_said(place, outcome)
 
     def look_ahead(self, frame: Frame) -> bool:
-        """Note the frame."""
+        """Note the frame; return whether it is new."""
+        new = all(one is not frame for one in self.ahead)
+        self._call(lambda: self.on_ahead(frame))
         self.ahead.append(frame)
-        return False
+        return new
 
     def forget(self) -> None:
         """Count the call."""
+        self._call(lambda: None)
         self.forgotten += 1
 
     def vision_stats(self) -> VisionStats:
-        """Return nothing seen."""
-        return VisionStats()
+        """Return what is set."""
+        return self.seen
+
+    def _call(self, work: Callable[[], T]) -> T:
+        if not self._busy.acquire(blocking=False):
+            raise AssertionError('a describer is called by one thread at a time')
+        try:
+            self.threads.add(threading.get_ident())
+            return work()
+        finally:
+            self._busy.release()
 
     def _speak(
         self,
@@ -131,17 +150,16 @@ class ScriptedDescriber(RegionDescriber):
         should_stop: Callable[[], bool] | None,
         on_progress: Callable[[str, str], None] | None,
     ) -> Utterance:
-        if not self._busy.acquire(blocking=False):
-            raise AssertionError('a describer is called by one thread at a time')
-        try:
+        def speak() -> Utterance:
             _check(call)
+            if not call.regions and self.needs_regions:
+                raise PixelReferError(ErrorCode.BAD_REQUEST, 'no region')
             self.calls.append(call)
-            self.threads.add(threading.get_ident())
             self.started.set()
             line = self.script.pop(0) if self.script else _sentence(call)
             return self._say(line, call, should_stop or (lambda: False), on_progress)
-        finally:
-            self._busy.release()
+
+        return self._call(speak)
 
     def _say(
         self,
@@ -184,8 +202,6 @@ def _check(call: Call) -> None:
     assert stamps, 'no frames'
     assert list(stamps) == sorted(set(stamps)), 'frames oldest first, each once'
     assert len({frame.camera for frame in call.frames}) == 1, 'frames of one camera'
-    if not call.regions:
-        raise PixelReferError(ErrorCode.BAD_REQUEST, 'no region')
     for region in call.regions:
         assert len(region.masks) == len(region.frame_indices) > 0
         assert list(region.frame_indices) == sorted(set(region.frame_indices))

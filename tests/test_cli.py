@@ -30,7 +30,7 @@ from tests.doubles import ScriptedDescriber
 def model(monkeypatch):
     """Put a scripted model in the place of the real ones."""
     describer = ScriptedDescriber()
-    monkeypatch.setattr(cli, 'load_describer', lambda model, device: describer)
+    monkeypatch.setattr(cli, 'load_describer', lambda model, device, quantization: describer)
     return describer
 
 
@@ -240,6 +240,38 @@ def test_describe_with_a_mask_and_a_video(tmp_path, model):
     assert len(model.calls[1].regions[0].masks) > 1
 
 
+def test_a_question_without_a_region(tmp_path, model):
+    command = ['describe', film(tmp_path / 'film.mp4'), '--ask', 'what happens?']
+    assert 'send a region' in refused(*command)
+    model.needs_regions = False
+    model.script = ['a square moves']
+    status, text, error = run(*command)
+    assert (status, text) == (0, 'a square moves\n'), error
+    assert model.calls[-1].regions == ()
+    assert len(model.calls[-1].frames) == model.frames_per_region
+    assert run(*command, '--at', '0.5')[0] == 2
+    assert run(*command, '--save', tmp_path / 'a.png')[0] == 2
+
+
+def test_smaller_weights_are_asked_for(tmp_path, monkeypatch):
+    from pixelrefer_ros.models.pixelrefer.describer import PixelReferDescriber
+
+    asked = []
+
+    def load(name, **options):
+        asked.append((name, options))
+        return ScriptedDescriber()
+
+    monkeypatch.setattr(PixelReferDescriber, 'load', load)
+    cv2.imwrite(str(tmp_path / 'a.png'), picture(0))
+    command = ['describe', tmp_path / 'a.png', '--box', '2,10,12,12']
+    for options, kind in (([], 'none'), (['--quantization', 'torchao-int4'], 'torchao-int4')):
+        status, _, error = run(*command, *options)
+        assert status == 0, error
+        assert asked.pop() == ('tabletop', {'device': 'auto', 'quantization': kind})
+    assert run(*command, '--quantization', 'int4')[0] == 2
+
+
 def test_describe_refuses(tmp_path, model):
     cv2.imwrite(str(tmp_path / 'a.png'), picture(0))
     cv2.imwrite(str(tmp_path / 'mask.png'), np.ones((4, 4), np.uint8))
@@ -330,10 +362,10 @@ def test_train(what, recipe_name, train_name, monkeypatch, tmp_path):
 
 
 def test_evaluate(monkeypatch, tmp_path):
-    def evaluate(model, clips, seed, *, device, on_clip):
+    def evaluate(model, clips, seed, *, device, quantization, on_clip):
         on_clip(clips)
         return {'colour': 0.991, 'heldout_wording': {'colour': 0.95}, 'clips': clips,
-                'seed': seed, 'model': model}
+                'seed': seed, 'model': model, 'quantization': quantization}
 
     def write_json(result, path):
         path.write_text(json.dumps(result))
@@ -341,11 +373,14 @@ def test_evaluate(monkeypatch, tmp_path):
     monkeypatch.setitem(
         sys.modules, 'pixelrefer_ros.evaluation.tabletop',
         SimpleNamespace(KEYS=('colour',), evaluate=evaluate, write_json=write_json))
-    status, text, error = run('evaluate', 'tabletop', '--clips', '7', '--seed', '2', '--json',
+    status, text, error = run('evaluate', 'tabletop', '--clips', '7', '--seed', '2',
+                              '--quantization', 'torchao-int8', '--json',
                               tmp_path / 'scores.json')
     assert status == 0, error
     assert re.search(r'colour +99\.1% +95\.0%', text)
-    assert json.loads((tmp_path / 'scores.json').read_text())['clips'] == 7
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert (scores['clips'], scores['quantization']) == (7, 'torchao-int8')
+    assert run('evaluate', 'tabletop', '--quantization', 'int8')[0] == 2
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):

@@ -33,7 +33,7 @@ FOUND = (frame_line(8), box_line(square(8)))
 def model(monkeypatch):
     """Put a scripted describer in the place of the real ones."""
     describer = ScriptedDescriber()
-    monkeypatch.setattr(cli, 'load_describer', lambda model, device: describer)
+    monkeypatch.setattr(cli, 'load_describer', lambda model, device, quantization: describer)
     return describer
 
 

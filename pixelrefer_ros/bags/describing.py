@@ -158,7 +158,7 @@ def _read_bag(path: Path, frames: int, start_s: float, end_s: float | None) -> F
 def describe_file(
     describer: RegionDescriber,
     look: Look,
-    region: Region,
+    region: Region | None,
     question: str = '',
     *,
     make_tracker: Callable[[], RegionTracker] | None = None,
@@ -168,7 +168,8 @@ def describe_file(
     Args:
         describer: The model.
         look: What ``look_at`` read.
-        region: Where to look, in the frame ``look.frame``; its stamp is filled in.
+        region: Where to look, in the frame ``look.frame``; its stamp is filled in. None for a
+            question about all there is, which only some models take.
         question: Empty for a description.
         make_tracker: Makes what follows the region through the frames; None looks at it in
             ``look.frame`` alone.
@@ -183,11 +184,12 @@ def describe_file(
         text=question,
         task=Task.ASK if question else Task.DESCRIBE,
         stamp_ns=look.frames[-1].stamp_ns,
-        region_ids=(region.region_id,),
+        region_ids=() if region is None else (region.region_id,),
     )
-    (error,) = engine.add_regions([replace(region, stamp_ns=look.frame.stamp_ns)])
-    if error is not None:
-        return failed_answer(query, '', error.code, str(error))
+    given = [] if region is None else [replace(region, stamp_ns=look.frame.stamp_ns)]
+    for error in engine.add_regions(given):
+        if error is not None:
+            return failed_answer(query, '', error.code, str(error))
     engine.submit(query)
     engine.run_until_idle()
     (answer,) = answers

@@ -24,6 +24,7 @@ from pixelrefer_ros.core.types import (
     Region,
     Track,
 )
+from pixelrefer_ros.engine.texts import query_from_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -282,7 +283,7 @@ def _value(
     if role is Role.QUERY:
         return _query(msg, query_id), []
     if role is Role.QUERY_TEXT:
-        return Query(query_id, msg.data), []
+        return query_from_text(query_id, msg.data), []
     if role is Role.DESCRIPTION:
         return from_messages.description_from(msg), []
     if role is Role.TRACKS:

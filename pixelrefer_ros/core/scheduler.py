@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
 T = TypeVar('T')
 
@@ -70,7 +70,7 @@ class SchedulerCounts:
 
 
 class Scheduler(Generic[T]):
-    """Keep the jobs that wait, and at most one that runs.
+    """Keep the jobs that wait, and those that run together.
 
     The caller gives the time, so that tests and replays have their own. All methods may be
     called from any thread; each is atomic, so a job is either still waiting when it is
@@ -82,7 +82,7 @@ class Scheduler(Generic[T]):
         self._max_size = max_size
         self._condition = threading.Condition()
         self._waiting: list[Ticket[T]] = []
-        self._running: Ticket[T] | None = None
+        self._running: list[Ticket[T]] = []
         self._arrivals = 0
         self._version = 0
         self._counts = SchedulerCounts()
@@ -138,31 +138,43 @@ class Scheduler(Generic[T]):
             self._wake()
             return ticket, out
 
-    def take(self, now_s: float) -> Ticket[T] | None:
-        """Hand out the job that is next and note that it runs; None when none is due.
+    def take(
+        self,
+        now_s: float,
+        joins: Callable[[Sequence[Ticket[T]], Ticket[T]], bool] | None = None,
+    ) -> list[Ticket[T]]:
+        """Hand out the job that is next, and those that run together with it.
 
         Jobs past their deadline are left for ``expire``.
 
+        Args:
+            now_s: The time.
+            joins: Says whether the job that is next in line runs together with those before it.
+                The first that does not is the end, so that no job overtakes another. Called
+                under the lock, so it must not call the scheduler. None: one job alone.
+
+        Returns:
+            First in line first; none when none is due.
+
         Raises:
-            RuntimeError: The one before has not been ended.
+            RuntimeError: Those before have not all been ended.
         """
         with self._condition:
-            if self._running is not None:
-                raise RuntimeError('one job at a time: end the running one first')
-            due = [t for t in self._waiting if t.held_until_s <= now_s < t.deadline_s]
-            if not due:
-                return None
-            ticket = min(due, key=Ticket.rank)
-            self._waiting.remove(ticket)
-            self._running = ticket
-            self._counts.taken += 1
-            return ticket
+            if self._running:
+                raise RuntimeError('end the jobs that run before taking others')
+            for ticket in sorted(self._due(now_s), key=Ticket.rank):
+                if self._running and not (joins and joins(self._running, ticket)):
+                    break
+                self._running.append(ticket)
+            self._waiting = [t for t in self._waiting if t not in self._running]
+            self._counts.taken += len(self._running)
+            return list(self._running)
 
     def end(self, ticket: Ticket[T]) -> None:
         """Note that a job that was handed out runs no longer."""
         with self._condition:
-            if self._running is ticket:
-                self._running = None
+            if ticket in self._running:
+                self._running.remove(ticket)
                 self._wake()
 
     def release(self, ticket: Ticket[T]) -> None:
@@ -181,27 +193,27 @@ class Scheduler(Generic[T]):
     def cancel(
         self, which: Callable[[Ticket[T]], bool], code: ErrorCode, message: str
     ) -> list[Ticket[T]]:
-        """Remove and return the waiting jobs that are meant, and ask the running one to stop.
+        """Remove and return the waiting jobs that are meant, and ask the running ones to stop.
 
         Args:
             which: Says of a ticket whether it is meant; called under the lock, so it must not
                 call the scheduler.
-            code: Why, for the running job's ``stop``.
+            code: Why, for the ``stop`` of the running jobs.
             message: The same in words.
         """
         with self._condition:
-            running = self._running
-            if running is not None and running.stop is None and which(running):
-                running.stop = (code, message)
+            for running in self._running:
+                if running.stop is None and which(running):
+                    running.stop = (code, message)
             out = [t for t in self._waiting if which(t)]
             self._counts.canceled += len(out)
             return self._remove(out)
 
     def position(self, ticket: Ticket[T]) -> int:
-        """Return how many jobs go before this one, the running one included."""
+        """Return how many jobs go before this one, the running ones included."""
         with self._condition:
             ahead = sum(t.rank() < ticket.rank() for t in self._waiting)
-            return ahead + (self._running is not None and self._running is not ticket)
+            return ahead + sum(t is not ticket for t in self._running)
 
     def waiting(self) -> list[Ticket[T]]:
         """Return the jobs that wait, first in line first."""
@@ -209,9 +221,10 @@ class Scheduler(Generic[T]):
             return sorted(self._waiting, key=Ticket.rank)
 
     @property
-    def running(self) -> Ticket[T] | None:
-        """Return the job that runs; None when none does."""
-        return self._running
+    def running(self) -> list[Ticket[T]]:
+        """Return the jobs that run, first in line first."""
+        with self._condition:
+            return list(self._running)
 
     @property
     def version(self) -> int:
@@ -252,6 +265,9 @@ class Scheduler(Generic[T]):
         """End all waits."""
         with self._condition:
             self._wake()
+
+    def _due(self, now_s: float) -> list[Ticket[T]]:
+        return [t for t in self._waiting if t.held_until_s <= now_s < t.deadline_s]
 
     def _wake(self) -> None:
         self._version += 1

@@ -12,8 +12,9 @@ from pixelrefer_ros.core.region_store import RegionStore
 from pixelrefer_ros.core.sampling import DoorSampler
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError
 from pixelrefer_ros.core.video_buffer import FrameView, RollingBuffer
-from pixelrefer_ros.engine.clips import Binder, names_in, wanted
+from pixelrefer_ros.engine.binder import Binder, wanted
 from pixelrefer_ros.engine.plan import DescriptionPlan
+from pixelrefer_ros.engine.texts import names_in
 from pixelrefer_ros.engine.types import CameraStats
 
 if TYPE_CHECKING:
@@ -110,6 +111,17 @@ class Camera:
         self._spared = [weakref.ref(clip) for clip in clips]
         self._spared_ns = frozenset().union(*(clip.stamps_ns for clip in clips))
 
+    def _held_bytes(self) -> int:
+        """Return the size of the frames of spared clips that are not in the buffer any more."""
+        view = self.buffer.view()
+        clips = [clip for one in self._spared if (clip := one()) is not None]
+        frames = {frame.stamp_ns: frame for clip in clips for frame in clip.frames}
+        return sum(
+            frame.image.nbytes
+            for stamp_ns, frame in frames.items()
+            if view.at(stamp_ns) is not frame
+        )
+
     def observations_at(self, stamp_ns: int, oldest_ns: int) -> dict[str, Observation]:
         """Return the last observation of each region by then, unless older than the oldest."""
         seen = {}
@@ -155,13 +167,14 @@ class Camera:
             return False
         return self.ledger.owes(wanted(query), as_of_ns, guests, alone=alone)
 
-    def binder(self, frames_per_region: int) -> Binder:
+    def binder(self, frames_per_region: int, *, needs_regions: bool) -> Binder:
         """Return what finds out what a query means, with the frames and regions of now."""
         return Binder(
             self.name,
             self.buffer.view(),
             self.store,
             frames_per_region,
+            needs_regions,
             round(self._config.window_s * NS_PER_S),
             round(self._config.stamp_tolerance_s * NS_PER_S),
             round(self._config.pending_s * NS_PER_S),
@@ -186,6 +199,7 @@ class Camera:
             newest_stamp_ns=self.newest_ns() or 0,
             buffer_frames=len(self.buffer),
             buffer_mib=self.buffer.nbytes / _MIB,
+            held_mib=self._held_bytes() / _MIB,
             regions=len(self.store.ids()),
             regions_pending=len(self.store.pending_ids()),
         )

@@ -11,15 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task
+from pixelrefer_ros.engine.cameras import Camera
 from pixelrefer_ros.engine.jobs import DescribeJob, Job, QueryJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Scheduler, Ticket
     from pixelrefer_ros.core.types import Query
-    from pixelrefer_ros.engine.cameras import Camera, Cameras
-    from pixelrefer_ros.engine.clips import Binder, Clip
+    from pixelrefer_ros.engine.binder import Binder
+    from pixelrefer_ros.engine.cameras import Cameras
+    from pixelrefer_ros.engine.clips import Clip
     from pixelrefer_ros.engine.grounding import Found
     from pixelrefer_ros.engine.types import EngineConfig, QueryHandle
 
@@ -42,7 +45,7 @@ class Desk:
         config: EngineConfig,
         cameras: Cameras,
         scheduler: Scheduler[Job],
-        frames_per_region: int,
+        describer: RegionDescriber,
         clock: Callable[[], float],
         on_dropped: Callable[[], None],
     ) -> None:
@@ -52,14 +55,18 @@ class Desk:
             config: The settings.
             cameras: Where frames and regions come from.
             scheduler: Where the jobs go.
-            frames_per_region: How many frames of a region the model wants.
+            describer: Says what it wants to see.
             clock: Steady seconds.
             on_dropped: Called for every description that gives way.
         """
         self._config = config
         self._cameras = cameras
         self._scheduler = scheduler
-        self._frames_per_region = frames_per_region
+        self._binder = partial(
+            Camera.binder,
+            frames_per_region=describer.frames_per_region,
+            needs_regions=describer.needs_regions,
+        )
         self._clock = clock
         self._on_dropped = on_dropped
         self._open = True
@@ -69,17 +76,17 @@ class Desk:
         """Take in jobs."""
         self._open = True
 
-    def close(self, message: str) -> tuple[list[Ticket[Job]], Ticket[Job] | None]:
+    def close(self, message: str) -> tuple[list[Ticket[Job]], list[Ticket[Job]]]:
         """Refuse jobs from now on, and cancel those there are.
 
         Returns:
-            The tickets that waited, and the one that runs and has been asked to stop.
+            The tickets that waited, and those that run and have been asked to stop.
         """
         self._open = False
         waiting = self._scheduler.cancel(lambda _: True, ErrorCode.CANCELED, message)
-        # Nothing is left to take, so the job that runs now has been asked to stop.
+        # Nothing is left to take, so the jobs that run now have been asked to stop.
         running = self._scheduler.running
-        for ticket in (*waiting, *([running] if running else [])):
+        for ticket in (*waiting, *running):
             self._reopen(ticket)
         return waiting, running
 
@@ -208,6 +215,19 @@ class Desk:
                 failed += [(one, error) for one in removed]
         return failed
 
+    def followed(self, camera: Camera) -> list[tuple[QueryHandle, str]]:
+        """Return the GROUND queries whose finds are being followed, and how far that is."""
+        told = []
+        for ticket in self._scheduler.waiting():
+            job = ticket.payload
+            if not isinstance(job, QueryJob) or job.camera != camera.name:
+                continue
+            if job.found is not None and job.guests is not None and job.clip is None:
+                count = len(job.guests.seen(job.found.region.region_id))
+                what = job.found.grounding.description
+                told.append((job.handle, f'{what}, seen in {count} images so far'))
+        return told
+
     def _settle(self, job: QueryJob, camera: Camera, *, new: bool) -> None:
         """Settle what a query looks at, unless that is still to come or to be tracked.
 
@@ -219,7 +239,7 @@ class Desk:
         Raises:
             PixelReferError: It cannot be answered.
         """
-        binder = camera.binder(self._frames_per_region)
+        binder = self._binder(camera)
         if binder.waits(job.settled()):
             return
         job.as_of_ns = job.as_of_ns or camera.newest_ns() or 0
@@ -286,7 +306,7 @@ class Desk:
             PixelReferError: A query waited for an image in vain.
         """
         camera = self._cameras.find(job.camera)
-        binder = camera.binder(self._frames_per_region)
+        binder = self._binder(camera)
         if isinstance(job, QueryJob):
             if job.clip is None:
                 job.clip = self._last_clip(job, camera, binder)

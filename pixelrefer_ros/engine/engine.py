@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.scheduler import Scheduler
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task
+from pixelrefer_ros.engine.ahead import Ahead
 from pixelrefer_ros.engine.cameras import Cameras
 from pixelrefer_ros.engine.desk import Desk
 from pixelrefer_ros.engine.following import Following
@@ -23,6 +24,7 @@ from pixelrefer_ros.engine.results import failed_answer
 from pixelrefer_ros.engine.runner import Runner
 from pixelrefer_ros.engine.statistics import collect
 from pixelrefer_ros.engine.types import QueryHandle
+from pixelrefer_ros.engine.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,15 +32,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Ticket
     from pixelrefer_ros.core.tracker import RegionTracker
-    from pixelrefer_ros.core.types import (
-        Answer,
-        Description,
-        Frame,
-        Mask,
-        Query,
-        Region,
-        Track,
-    )
+    from pixelrefer_ros.core.types import Answer, Description, Frame, Query, Region, Track
     from pixelrefer_ros.engine.cameras import Camera
     from pixelrefer_ros.engine.clips import Clip
     from pixelrefer_ros.engine.grounding import Found, Grounder
@@ -48,7 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Engine:
+class Engine(Views):
     """Keep the video, follow and describe regions as they come, and answer queries.
 
     Inputs may come from any thread and return quickly. The model runs in one thread and the
@@ -105,15 +99,14 @@ class Engine:
         self._clock = clock
         # Guards the cameras and the desk. Taken before the scheduler's and the buffers' own
         # locks; never held while a callback or the model runs.
-        self._lock = threading.Lock()
-        self._cameras = Cameras(config)
+        super().__init__(Cameras(config), threading.Lock())
         self._scheduler: Scheduler[Job] = Scheduler(config.queue_size)
         self._outbox = Outbox(on_description, on_problem)
         self._desk = Desk(
             config,
             self._cameras,
             self._scheduler,
-            describer.frames_per_region,
+            describer,
             clock,
             self._outbox.count_dropped,
         )
@@ -137,7 +130,15 @@ class Engine:
             grounder,
             self._follow_up,
             lambda camera: self._cameras.find(camera).newest_ns() or 0,
+            self._next_ahead,
         )
+        self._ahead = Ahead(
+            self._cameras.choose(None),
+            config.look_ahead,
+            round(config.window_s * NS_PER_S),
+            describer.vision_stats,
+        )
+        self._vision_stats = describer.vision_stats
         self._grounds = grounder is not None
 
     # Frames and regions
@@ -162,12 +163,12 @@ class Engine:
             went_back = camera.goes_back(frame.stamp_ns)
             if went_back:
                 camera.jumps += 1
-                ended = self._desk.clear([camera], ErrorCode.CLOCK_JUMP, jumped)
+                ended = self._clear([camera], ErrorCode.CLOCK_JUMP, jumped)
             kept, problems = camera.keep(frame)
             if kept:
                 unbound = self._desk.bind_held(camera)
                 self._desk.queue_due(camera)
-        self._following.wake()
+        self._wake()
         if went_back:
             self._outbox.problem(f'{jumped}: its frames and regions are forgotten')
         self._outbox.problem(*problems)
@@ -198,7 +199,7 @@ class Engine:
             outcomes, problems, cameras = self._cameras.add_regions(regions)
             for camera in cameras:
                 self._desk.queue_due(camera)
-        self._following.wake()
+        self._wake()
         self._outbox.problem(*problems)
         return outcomes
 
@@ -225,58 +226,6 @@ class Engine:
                 removed += gone
                 self._desk.forget(state, gone)
         return list(dict.fromkeys(removed))
-
-    def list_regions(self, camera: str | None = None) -> list[Region]:
-        """Return the known regions as they were given last, with the stamps of their frames.
-
-        Args:
-            camera: Of which camera; None means all, '' the only or first.
-
-        Raises:
-            PixelReferError: UNKNOWN_CAMERA.
-        """
-        cameras = self._cameras.choose(camera)
-        with self._lock:
-            return [state.store.region(i) for state in cameras for i in state.store.ids()]
-
-    def tracks(self, camera: str) -> tuple[Track, ...]:
-        """Return where the regions of a camera are in the frame the tracker has come to.
-
-        None of a region that is not followed, or still being caught up with.
-
-        Raises:
-            PixelReferError: UNKNOWN_CAMERA.
-        """
-        state = self._cameras.find(camera)
-        with self._lock:
-            return () if state.ledger is None else state.ledger.tracks()
-
-    def snapshot(self, camera: str) -> Frame | None:
-        """Return the newest kept frame of a camera; None before any.
-
-        Raises:
-            PixelReferError: UNKNOWN_CAMERA.
-        """
-        return self._cameras.find(camera).buffer.newest()
-
-    def regions_at(
-        self, camera: str, stamp_ns: int, *, max_age_s: float = 0.5
-    ) -> dict[str, Mask]:
-        """Return the masks of the regions at a time, by id, to draw them.
-
-        Args:
-            camera: Name of the camera.
-            stamp_ns: Image time.
-            max_age_s: How much older than that the last observation may be. Detectors lag
-                behind the image, so this is not 0.
-
-        Raises:
-            PixelReferError: UNKNOWN_CAMERA.
-        """
-        state = self._cameras.find(camera)
-        with self._lock:
-            seen = state.observations_at(stamp_ns, stamp_ns - round(max_age_s * NS_PER_S))
-        return {region_id: one.mask for region_id, one in seen.items()}
 
     # Queries
 
@@ -335,7 +284,7 @@ class Engine:
         """
         cameras = self._cameras.choose(camera)
         with self._lock:
-            ended = self._desk.clear(cameras, code, message)
+            ended = self._clear(cameras, code, message)
         self._outbox.fail(ended, code, message)
 
     # Running
@@ -360,13 +309,13 @@ class Engine:
         return self._runner.alive or self._following.alive
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop running jobs; end all queries with CANCELED, and refuse new ones.
+        """Stop the running jobs; end all queries with CANCELED, and refuse new ones.
 
         Frames and regions stay. When the model does not come back in time, the worker ends
         once it does.
 
         Args:
-            timeout_s: How long to wait for the running job.
+            timeout_s: How long to wait for the running jobs.
         """
         message = 'the engine was stopped'
         with self._lock:
@@ -374,15 +323,17 @@ class Engine:
         self._outbox.fail(waiting, ErrorCode.CANCELED, message)
         if not self._runner.stop(timeout_s):
             self._outbox.problem(f'the running job did not stop within {timeout_s:g} s')
-            if running is not None:
-                self._outbox.fail([running], ErrorCode.CANCELED, message)
+            self._outbox.fail(running, ErrorCode.CANCELED, message)
         if not self._following.stop(timeout_s):
             self._outbox.problem(f'the tracker did not stop within {timeout_s:g} s')
 
-    def step(self) -> bool:
-        """Follow the regions, then run the job that is next; return False when none is due.
+    def step(self) -> int:
+        """Follow the regions, then run the job that is next and those that may run with it.
 
         All in the caller's thread.
+
+        Returns:
+            How many jobs ran; 0 when none was due.
 
         Raises:
             RuntimeError: The threads run, or this is called from within a job.
@@ -398,15 +349,17 @@ class Engine:
             RuntimeError: As ``step``.
         """
         count = 0
-        while self.step():
-            count += 1
+        while ran := self.step():
+            count += ran
         return count
 
     def stats(self) -> EngineStats:
         """Return the counts, and the state of the queue."""
         with self._lock:
             cameras = {one.name: one.stats() for one in self._cameras.choose(None)}
-        return collect(cameras, self._scheduler, self._outbox, self._clock())
+        return collect(
+            cameras, self._scheduler, self._outbox, self._clock(), self._vision_stats()
+        )
 
     # Called back by the parts
 
@@ -431,5 +384,28 @@ class Engine:
     def _tracked(self, camera: Camera) -> None:
         with self._lock:
             unbound = self._desk.bind_held(camera)
+            followed = self._desk.followed(camera)
             self._desk.queue_due(camera)
+        for handle, text in followed:
+            self._outbox.progress(handle, 'track', text, 0)
+        self._scheduler.wake()  # there may be a frame to look ahead at
         self._outbox.refuse(unbound)
+
+    def _next_ahead(self) -> Frame | None:
+        with self._lock:
+            return self._ahead.next()
+
+    # Parts of the above
+
+    def _wake(self) -> None:
+        """Say that there are new frames or regions."""
+        self._following.wake()
+        self._scheduler.wake()
+
+    def _clear(
+        self, cameras: Sequence[Camera], code: ErrorCode, message: str
+    ) -> list[Ticket[Job]]:
+        """Forget what cameras have seen; return the waiting jobs that end with it."""
+        self._ahead.clear(cameras)
+        self._runner.forget()
+        return self._desk.clear(cameras, code, message)

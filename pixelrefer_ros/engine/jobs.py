@@ -1,26 +1,18 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run one job with a describer, and turn what came of it into a result or an error."""
+"""Say what there is to do, which of it runs together, and when it has to stop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.types import (
-    ErrorCode,
-    PixelReferError,
-    Query,
-    Task,
-    Utterance,
-)
-from pixelrefer_ros.engine.clips import without_names
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Query, Task
 from pixelrefer_ros.engine.faults import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.scheduler import Ticket
     from pixelrefer_ros.engine.clips import Clip
@@ -52,6 +44,11 @@ class QueryJob:
     track: tuple[Observation, ...] = ()
 
     @property
+    def searches(self) -> bool:
+        """Return whether it is still to be found what the query is about."""
+        return self.handle.query.task == Task.GROUND and self.found is None
+
+    @property
     def query(self) -> Query:
         """Return what is to be answered: the query, or what is left of it once all is found."""
         asked = self.handle.query
@@ -77,6 +74,35 @@ class DescribeJob:
 
 
 Job = QueryJob | DescribeJob
+
+
+def size(job: Job) -> int:
+    """Return how many things a job asks of the describer, as far as that is settled."""
+    if isinstance(job, QueryJob) and job.clip is not None and job.query.task == Task.DESCRIBE:
+        return len(job.clip.looks)
+    return 1
+
+
+def joins(
+    before: Sequence[Ticket[Job]], ticket: Ticket[Job], max_batch: int, room: int
+) -> bool:
+    """Return whether a job runs together with those before it.
+
+    Questions of one priority join each other freely: they would have waited for each other.
+    Descriptions, and what is less urgent than the first, join as long as there is room.
+    What a GROUND query is about is found alone: another model does that.
+
+    Args:
+        before: At least one.
+        ticket: Of the next job in the line.
+        max_batch: How many things may be asked of the describer together.
+        room: How many, before the first of them would have to wait too long.
+    """
+    jobs = [one.payload for one in (*before, ticket)]
+    if any(isinstance(job, QueryJob) and job.searches for job in jobs):
+        return False
+    alike = isinstance(ticket.payload, QueryJob) and ticket.priority == before[0].priority
+    return sum(map(size, jobs)) <= (max_batch if alike else min(room, max_batch))
 
 
 class Stopper:
@@ -160,67 +186,3 @@ def classify(error: BaseException) -> tuple[ErrorCode, str]:
             f'the model ran out of memory; ask about fewer regions or frames ({words(error)})',
         )
     return ErrorCode.MODEL_ERROR, f'the model failed: {words(error)}'
-
-
-def run_query(
-    describer: RegionDescriber,
-    query: Query,
-    clip: Clip,
-    should_stop: Callable[[], bool],
-    on_progress: Callable[[str, str], None],
-) -> Utterance:
-    """Answer a question, or describe the regions of a clip one after the other."""
-    if query.task == Task.ASK:
-        return describer.answer(
-            query.text,
-            clip.frames,
-            clip.region_clips(),
-            should_stop=should_stop,
-            on_progress=on_progress,
-        )
-    said: list[Utterance] = []
-    lines: list[str] = []
-    for look in clip.looks:
-        head = f'{look.region_id}: ' if len(clip.looks) > 1 else ''
-
-        def progress(stage: str, text: str, head: str = head) -> None:
-            on_progress(stage, '\n'.join([*lines, head + text] if text else lines))
-
-        said.append(
-            run_describe(describer, clip.only(look), without_names(query.text), should_stop,
-                         progress)
-        )
-        lines.append(head + said[-1].text)
-        if said[-1].canceled or should_stop():
-            break
-    canceled = len(said) < len(clip.looks) or any(one.canceled for one in said)
-    return _join(said, '\n'.join(lines), canceled)
-
-
-def run_describe(
-    describer: RegionDescriber,
-    clip: Clip,
-    hint: str,
-    should_stop: Callable[[], bool],
-    on_progress: Callable[[str, str], None] | None = None,
-) -> Utterance:
-    """Describe the one region of a clip."""
-    (region,) = clip.region_clips()
-    return describer.describe(
-        clip.frames, region, hint=hint, should_stop=should_stop, on_progress=on_progress
-    )
-
-
-def _join(said: Sequence[Utterance], text: str, canceled: bool) -> Utterance:
-    """Return one utterance for several; log-probabilities are averaged over the tokens."""
-    tokens_out = sum(one.tokens_out for one in said)
-    return Utterance(
-        text=text,
-        tokens_in=sum(one.tokens_in for one in said),
-        tokens_out=tokens_out,
-        mean_logprob=sum(one.mean_logprob * one.tokens_out for one in said) / max(1, tokens_out),
-        preprocess_s=sum(one.preprocess_s for one in said),
-        vision_s=sum(one.vision_s for one in said),
-        language_s=sum(one.language_s for one in said),
-        canceled=canceled,
-    )

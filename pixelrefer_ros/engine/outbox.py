@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.engine.types import QueryHandle
 
 _LATENCIES_KEPT = 256
+_CALLS_KEPT = 256
 
 
 class Outbox:
@@ -38,6 +39,7 @@ class Outbox:
         self._on_problem = on_problem
         self._lock = threading.Lock()
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+        self._calls: deque[int] = deque(maxlen=_CALLS_KEPT)
         self._done = self._dropped = self._failed = 0
 
     def description(self, description: Description, latency_s: float) -> None:
@@ -97,6 +99,16 @@ class Outbox:
         """Count a description that gave way."""
         with self._lock:
             self._dropped += 1
+
+    def count_call(self, size: int) -> None:
+        """Count a call of the describer that asks this many things."""
+        with self._lock:
+            self._calls.append(size)
+
+    def mean_batch(self) -> float:
+        """Return how many things the last calls of the describer asked on average; 0 before."""
+        with self._lock:
+            return sum(self._calls) / len(self._calls) if self._calls else 0.0
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many jobs are done, dropped and failed."""

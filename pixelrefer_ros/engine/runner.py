@@ -1,38 +1,28 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run the jobs of the queue one by one, in a worker thread or in steps."""
+"""Run the jobs of the queue, those together that may be, in a worker thread or in steps."""
 
 from __future__ import annotations
 
 import math
 import threading
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task, Timings
-from pixelrefer_ros.engine.grounding import NotGroundedError, find, grounded_answer
-from pixelrefer_ros.engine.jobs import (
-    DescribeJob,
-    Job,
-    QueryJob,
-    Stopper,
-    classify,
-    run_describe,
-    run_query,
-)
-from pixelrefer_ros.engine.results import (
-    failed_answer,
-    make_answer,
-    make_description,
-    make_timings,
-)
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.engine.batches import Batches
+from pixelrefer_ros.engine.delivery import Delivery
+from pixelrefer_ros.engine.errand import Errand
+from pixelrefer_ros.engine.faults import words
+from pixelrefer_ros.engine.grounding import find
+from pixelrefer_ros.engine.jobs import Job, QueryJob, Stopper, joins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Scheduler, Ticket
-    from pixelrefer_ros.core.types import Answer, Utterance
+    from pixelrefer_ros.core.types import Frame
     from pixelrefer_ros.engine.clips import Clip
     from pixelrefer_ros.engine.grounding import Found, Grounder
     from pixelrefer_ros.engine.outbox import Outbox
@@ -41,8 +31,6 @@ if TYPE_CHECKING:
 # The longest sleep of an idle worker with something ahead: the clock it is given need not run
 # with the real one.
 _NAP_S = 0.2
-
-_MODEL_FAULTS = (ErrorCode.MODEL_ERROR, ErrorCode.OUT_OF_MEMORY)
 
 
 class Runner:
@@ -60,12 +48,13 @@ class Runner:
         grounder: Grounder | None,
         follow_up: Callable[[Ticket[Job], Found], None],
         newest_ns: Callable[[str], int],
+        next_ahead: Callable[[], Frame | None],
     ) -> None:
         """Join the parts; nothing runs yet.
 
         Args:
             describer: The model.
-            config: ``deadline_s`` and ``record_timings`` are used.
+            config: ``deadline_s``, ``max_batch`` and ``record_timings`` are used.
             scheduler: Where the jobs come from.
             outbox: Where the results go.
             clock: Steady seconds.
@@ -74,6 +63,8 @@ class Runner:
             grounder: Finds what GROUND queries speak of; None when nothing does.
             follow_up: Queues the rest of a GROUND query. Raises PixelReferError.
             newest_ns: Returns the stamp of the newest frame of a camera.
+            next_ahead: Returns a frame to be looked at while there is nothing else to do, each
+                once; None when there is none.
         """
         self._describer = describer
         self._config = config
@@ -84,9 +75,21 @@ class Runner:
         self._before_step = before_step
         self._grounder = grounder
         self._follow_up = follow_up
-        self._newest_ns = newest_ns
+        self._next_ahead = next_ahead
+        self._delivery = Delivery(
+            describer.name,
+            scheduler,
+            outbox,
+            clock,
+            newest_ns,
+            record_timings=config.record_timings,
+        )
+        self._batches = Batches(describer, self._delivery, config.max_batch, outbox.count_call)
         self._model = threading.Lock()
         self._quit = threading.Event()
+        # The frames that the describer has seen for another engine are not those of this one.
+        self._stale = threading.Event()
+        self._stale.set()
         self._worker: threading.Thread | None = None
 
     @property
@@ -116,8 +119,13 @@ class Runner:
         worker.join(timeout_s)
         return not worker.is_alive()
 
-    def step(self) -> bool:
-        """Run the next job in the caller's thread; return False when none is due.
+    def forget(self) -> None:
+        """Have the describer forget all frames before it sees others: time jumped back."""
+        self._stale.set()
+        self._scheduler.wake()
+
+    def step(self) -> int:
+        """Run what is next in the caller's thread; return how many jobs, 0 when none is due.
 
         Raises:
             RuntimeError: The worker runs, or another step is under way.
@@ -128,7 +136,7 @@ class Runner:
             raise RuntimeError('a step is under way already')
         try:
             self._before_step()
-            return self._step()
+            return self._step(self._config.max_batch)
         finally:
             self._model.release()
 
@@ -143,85 +151,87 @@ class Runner:
     def _work(self) -> None:
         while not self._quit.is_set():
             version = self._scheduler.version
-            ran = False
+            worked = False
             try:
                 with self._model:
-                    ran = self._step()
+                    worked = bool(self._step(self._batches.room())) or self._look_ahead()
             except BaseException as error:
                 # SystemExit and its like would end the thread, and with it all answers.
                 self._outbox.problem(f'a job raised {error!r}')
-            if not ran:
+            if not worked:
                 ahead_s = self._scheduler.next_event_s() - self._clock()
                 nap_s = None if ahead_s == math.inf else min(max(ahead_s, 0.001), _NAP_S)
                 self._scheduler.wait(version, nap_s)
-
-    def _step(self) -> bool:
-        self.expire()
-        ticket = self._scheduler.take(self._clock())
-        if ticket is None:
-            return False
         try:
-            for place, other in enumerate(self._scheduler.waiting()):
+            with self._model:
+                self._describer.forget()  # it need not hold the memory while nothing runs
+        except Exception as error:
+            self._outbox.problem(f'the describer could not forget: {words(error)}')
+
+    def _step(self, room: int) -> int:
+        """Run what is next; return how many jobs that was.
+
+        Args:
+            room: As of ``joins``. In lock-step nobody waits, and time must not matter.
+        """
+        self.expire()
+        if self._stale.is_set():
+            self._stale.clear()
+            self._describer.forget()
+        max_batch = self._config.max_batch
+        tickets = self._scheduler.take(
+            self._clock(), lambda before, one: joins(before, one, max_batch, room)
+        )
+        errands = [self._errand(ticket) for ticket in tickets]
+        try:
+            for place, other in enumerate(self._scheduler.waiting() if tickets else ()):
                 # what was found is being followed: that is its stage
                 if isinstance(other.payload, QueryJob) and other.payload.found is None:
-                    self._outbox.progress(other.payload.handle, 'queued', '', place + 1)
-            job = ticket.payload
-            if isinstance(job, QueryJob):
-                self._answer(ticket, job)
-            else:
-                self._describe(ticket, job)
+                    position = place + len(tickets)
+                    self._outbox.progress(other.payload.handle, 'queued', '', position)
+            self._batches.run([errand for errand in errands if self._look(errand)])
         finally:
-            self._scheduler.end(ticket)
-        return True
+            for errand in errands:
+                if not errand.over:
+                    self._delivery.interrupted(errand)
+        return len(tickets)
 
-    def _answer(self, ticket: Ticket[Job], job: QueryJob) -> None:
-        handle, started_s = job.handle, self._clock()
-        stopper = Stopper(ticket, ticket.deadline_s, self._clock, self.expire)
-        failure: tuple[ErrorCode, str] | None
+    def _errand(self, ticket: Ticket[Job]) -> Errand:
+        """Return what holds a job while it runs."""
+        started_s, job = self._clock(), ticket.payload
+        if isinstance(job, QueryJob):
+            stopper = Stopper(ticket, ticket.deadline_s, self._clock, self.expire)
+            tell = partial(self._progress, job)
+            return Errand(ticket, started_s, stopper, tell)
+        deadline_s = started_s + self._config.deadline_s
+        stopper = Stopper(ticket, deadline_s, self._clock, self.expire)
+        return Errand(ticket, started_s, stopper, None)
+
+    def _progress(self, job: QueryJob, stage: str, text: str) -> None:
+        self._outbox.progress(job.handle, stage, text, 0)
+
+    def _look(self, errand: Errand) -> bool:
+        """Settle what a job looks at; return False when it is over with that."""
+        job = errand.job
         try:
             clip = self._prepare(job)
             if clip is None:
-                raise PixelReferError(ErrorCode.NO_FRAMES, 'there is nothing to look at')
-            if job.query.task == Task.GROUND:
-                clip = self._find(ticket, job, clip, started_s, stopper)
+                if isinstance(job, QueryJob):
+                    raise PixelReferError(ErrorCode.NO_FRAMES, 'there is nothing to look at')
+                self._delivery.end(errand)
+                return False
+            if isinstance(job, QueryJob) and job.searches:
+                clip = self._find(errand, job, clip)
                 if clip is None:
-                    return
-            said = run_query(
-                self._describer,
-                job.query,
-                clip,
-                stopper,
-                lambda stage, text: self._outbox.progress(handle, stage, text, 0),
-            )
-            failure = _failure(stopper, ticket, said)
-            if failure is None:
-                answer, total_s = self._make_answer(ticket, job, clip, said, started_s)
-                self._outbox.answer(handle, answer, total_s)
-                return
-        except NotGroundedError as error:
-            if error.misread:
-                self._outbox.problem(f"query '{handle.query_id}': {error.misread}")
-            assert job.clip is not None  # what the chain had
-            answer = error.answer(handle.query, job.clip)
-            self._outbox.answer(handle, self._aged(answer, job.camera))
-            return
+                    self._delivery.end(errand)
+                    return False
+            errand.look_at(clip)
         except Exception as error:
-            failure = stopper.cause or classify(error)
-        except BaseException:
-            self._outbox.fail([ticket], ErrorCode.CANCELED, 'the process was interrupted')
-            raise
-        if failure[0] in _MODEL_FAULTS:
-            self._outbox.problem(f"query '{handle.query_id}' failed: {failure[1]}")
-        self._outbox.answer(handle, failed_answer(handle.query, job.camera, *failure))
+            self._delivery.failed(errand, error)
+            return False
+        return True
 
-    def _find(
-        self,
-        ticket: Ticket[Job],
-        job: QueryJob,
-        video: Clip,
-        started_s: float,
-        stopper: Stopper,
-    ) -> Clip | None:
+    def _find(self, errand: Errand, job: QueryJob, video: Clip) -> Clip | None:
         """Find what a GROUND query speaks of, and hand the rest of it on.
 
         Returns:
@@ -237,91 +247,31 @@ class Runner:
             self._grounder,
             job.handle.query,
             video,
-            ticket.entered_s,
-            started_s,
-            stopper,
-            lambda stage, text: self._outbox.progress(job.handle, stage, text, 0),
+            errand.ticket.entered_s,
+            errand.started_s,
+            errand.stopper,
+            partial(self._progress, job),
         )
         if found is None:
             raise PixelReferError(ErrorCode.MODEL_ERROR, 'the model stopped by itself')
-        self._outbox.progress(job.handle, 'track', found.grounding.description, 0)
+        self._progress(job, 'track', found.grounding.description)
         try:
-            self._follow_up(ticket, found)
+            self._follow_up(errand.ticket, found)
         except PixelReferError as error:
-            if stopper.cause is not None:
+            if errand.stopper.cause is not None:
                 raise
             self._outbox.problem(f"'{found.region.region_id}' is not followed: {error}")
             job.found = found
             return found.key_clip()
         return None
 
-    def _make_answer(
-        self, ticket: Ticket[Job], job: QueryJob, clip: Clip, said: Utterance, started_s: float
-    ) -> tuple[Answer, float]:
-        """Return the answer to a query, and the seconds it took."""
-        found = job.found
-        if found is None:
-            timings, total_s = self._timings(ticket.entered_s, started_s, said, clip)
-            answer = make_answer(job.query, clip, said, timings, self._describer.name)
-        else:
-            track = job.track or clip.looks[0].observations
-            timings, total_s = self._timings(found.entered_s, found.started_s, said, clip)
-            if self._config.record_timings:
-                chat_s = sum(one.seconds for one in found.grounding.said)
-                timings = replace(
-                    timings,
-                    language_s=timings.language_s + chat_s,
-                    tracking_s=sum(one.tracking_s for one in track),
-                )
-            answer = grounded_answer(
-                job.handle.query, found, clip, track, said, timings, self._describer.name
-            )
-        return self._aged(answer, job.camera), total_s
-
-    def _aged(self, answer: Answer, camera: str) -> Answer:
-        """Return an answer that says how old what it looked at is by now."""
-        age_ns = max(0, self._newest_ns(camera) - answer.stamp_ns)
-        return replace(answer, age_s=age_ns / NS_PER_S)
-
-    def _describe(self, ticket: Ticket[Job], job: DescribeJob) -> None:
-        started_s = self._clock()
-        stopper = Stopper(ticket, started_s + self._config.deadline_s, self._clock, self.expire)
-        failure: tuple[ErrorCode, str] | None
-        try:
-            clip = self._prepare(job)
-            if clip is None:
-                return
-            said = run_describe(self._describer, clip, '', stopper)
-            failure = _failure(stopper, ticket, said)
-            if failure is None:
-                timings, total_s = self._timings(ticket.entered_s, started_s, said, clip)
-                description = make_description(clip, said, timings, self._describer.name)
-                self._outbox.description(description, total_s)
-                return
-        except Exception as error:
-            failure = stopper.cause or classify(error)
-        if ticket.stop is None:
-            self._outbox.count_failed()
-            self._outbox.problem(f"describing region '{job.region_id}' failed: {failure[1]}")
-
-    def _timings(
-        self, entered_s: float, started_s: float, said: Utterance, clip: Clip
-    ) -> tuple[Timings, float]:
-        """Return the timings to publish, and the total for the statistics."""
-        timings = make_timings(entered_s, started_s, self._clock(), said, clip)
-        return timings if self._config.record_timings else Timings(), timings.total_s
-
-
-def _failure(
-    stopper: Stopper, ticket: Ticket[Job], said: Utterance
-) -> tuple[ErrorCode, str] | None:
-    """Return why what was said is no result; None when it is one.
-
-    Words that were complete before the deadline was noticed count; those said after a cancel
-    do not.
-    """
-    if ticket.stop is not None:
-        return ticket.stop
-    if said.canceled:
-        return stopper.cause or (ErrorCode.MODEL_ERROR, 'the model stopped by itself')
-    return None
+    def _look_ahead(self) -> bool:
+        """Let the describer look at one frame; return False when there was nothing to see."""
+        while (frame := self._next_ahead()) is not None:
+            try:
+                if self._describer.look_ahead(frame):
+                    return True
+            except Exception as error:
+                self._outbox.problem(f'looking ahead failed: {words(error)}')
+                return True
+        return False

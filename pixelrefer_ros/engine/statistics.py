@@ -12,6 +12,7 @@ from pixelrefer_ros.engine.types import EngineStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pixelrefer_ros.core.describer import VisionStats
     from pixelrefer_ros.core.scheduler import Scheduler
     from pixelrefer_ros.engine.jobs import Job
     from pixelrefer_ros.engine.outbox import Outbox
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def collect(
-    cameras: Mapping[str, CameraStats], scheduler: Scheduler[Job], outbox: Outbox, now_s: float
+    cameras: Mapping[str, CameraStats],
+    scheduler: Scheduler[Job],
+    outbox: Outbox,
+    now_s: float,
+    vision: VisionStats,
 ) -> EngineStats:
     """Return the counts of an engine, and the state of its queue.
 
@@ -28,6 +33,7 @@ def collect(
         scheduler: The queue.
         outbox: Where the results went.
         now_s: Time on the steady clock.
+        vision: What the describer says of its feature cache.
     """
     waiting = scheduler.waiting()
     oldest_s = min((ticket.entered_s for ticket in waiting), default=math.inf)
@@ -37,10 +43,12 @@ def collect(
         cameras=cameras,
         queue_depth=len(waiting),
         oldest_wait_s=max(0.0, now_s - oldest_s),
-        busy=scheduler.running is not None,
+        busy=bool(scheduler.running),
         jobs_done=done,
         jobs_dropped=dropped,
         jobs_failed=failed,
         latency_p50_ms=p50_ms,
         latency_p95_ms=p95_ms,
+        mean_batch=outbox.mean_batch(),
+        vision=vision,
     )

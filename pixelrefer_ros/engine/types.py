@@ -9,10 +9,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pixelrefer_ros.core.describer import VisionStats
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pixelrefer_ros.core.types import Answer, Query
+
+LOOK_AHEAD = ('never', 'regions', 'always')
 
 
 def _check(name: str, value: float, low: float, high: float = math.inf) -> None:
@@ -40,6 +44,10 @@ class EngineConfig:
         region_ttl_s: How long a region is known after it was given or seen last.
         max_regions: Regions known at a time, per camera.
         queue_size: Jobs that may wait.
+        max_batch: How many regions and questions the describer is asked about together; 1 for
+            one at a time. Live, what is less urgent joins only as far as ``Pace`` has room.
+        look_ahead: What is encoded while nothing is asked, live only: 'never' nothing,
+            'regions' frames in which a region is seen, 'always' all that are kept.
         deadline_s: How long a query may take when it does not say, and a description may run.
         stamp_tolerance_s: How far the stamp of a region may be from that of a kept frame.
         pending_s: How far ahead of the newest frame a region or query may be, and how long a
@@ -64,6 +72,8 @@ class EngineConfig:
     region_ttl_s: float = 30.0
     max_regions: int = 64
     queue_size: int = 64
+    max_batch: int = 8
+    look_ahead: str = 'regions'
     deadline_s: float = 30.0
     stamp_tolerance_s: float = 0.05
     pending_s: float = 0.5
@@ -84,6 +94,11 @@ class EngineConfig:
         _check('region_ttl_s', self.region_ttl_s, 0.001)
         _check('max_regions', self.max_regions, 1, 10_000)
         _check('queue_size', self.queue_size, 1, 100_000)
+        _check('max_batch', self.max_batch, 1, 1024)
+        if self.look_ahead not in LOOK_AHEAD:
+            raise ValueError(
+                f'look_ahead is {self.look_ahead!r}; it must be one of {", ".join(LOOK_AHEAD)}'
+            )
         _check('deadline_s', self.deadline_s, 0.001)
         _check('stamp_tolerance_s', self.stamp_tolerance_s, 0.0, 3600.0)
         _check('pending_s', self.pending_s, 0.0, 3600.0)
@@ -101,6 +116,7 @@ class CameraStats:
         newest_stamp_ns: Stamp of the newest frame in the buffer; 0 when it is empty.
         buffer_frames: Frames in the buffer.
         buffer_mib: Their size.
+        held_mib: Size of frames beside those, which GROUND queries under way still hold.
         regions: Regions known.
         regions_pending: Observations that wait for their image.
         frames_tracked: Frames in which regions were followed.
@@ -116,6 +132,7 @@ class CameraStats:
     newest_stamp_ns: int = 0
     buffer_frames: int = 0
     buffer_mib: float = 0.0
+    held_mib: float = 0.0
     regions: int = 0
     regions_pending: int = 0
     frames_tracked: int = 0
@@ -131,13 +148,15 @@ class EngineStats:
         cameras: Per camera name.
         queue_depth: Jobs that wait.
         oldest_wait_s: How long the first of them to come has waited; 0 when none waits.
-        busy: Whether a job runs.
+        busy: Whether jobs run.
         jobs_done: Descriptions and answers delivered without an error.
         jobs_dropped: Descriptions that gave way to a newer one or to a full queue.
         jobs_failed: Descriptions and queries that ended with an error, refused, timed-out and
             canceled queries included.
         latency_p50_ms: Median time from queue entry to result of the last 256 jobs done.
         latency_p95_ms: 95th percentile of the same.
+        mean_batch: How many things the last 256 calls of the describer asked on average.
+        vision: What the describer encoded, and what it did not have to.
     """
 
     cameras: Mapping[str, CameraStats] = field(default_factory=dict)
@@ -149,6 +168,8 @@ class EngineStats:
     jobs_failed: int = 0
     latency_p50_ms: float = 0.0
     latency_p95_ms: float = 0.0
+    mean_batch: float = 0.0
+    vision: VisionStats = field(default_factory=VisionStats)
 
 
 class QueryHandle:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from pixelrefer_ros.core.types import NS_PER_S, Frame, RegionClip
 from pixelrefer_ros.models.pixelrefer.describer import PixelReferDescriber
-from pixelrefer_ros.models.pixelrefer.prompts import introduction
 from pixelrefer_ros.simulation.clips import ClipMaker
 from pixelrefer_ros.training.questions import (
     ONE_KINDS,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.simulation.clips import Clip
 
 KEYS = ('colour', 'shape', 'size', 'motion', 'moving', 'attribute_yes_no', 'left_right', 'closer',
@@ -70,43 +70,35 @@ class Tally:
 
 
 class Interviewer:
-    """Ask a describer many questions about the same regions, seeing them once."""
+    """Ask a describer many questions about the same regions; it sees them once."""
 
-    def __init__(self, describer: PixelReferDescriber) -> None:
+    def __init__(self, describer: RegionDescriber) -> None:
         """Keep the describer."""
         self._describer = describer
 
     def look(self, clip: Clip, regions: tuple[int, ...]) -> Callable[[str], str]:
-        """Encode some regions of a clip; return a function from question to answer.
+        """Show some regions of a clip; return a function from question to answer.
 
-        Prompt and pictures are those of ``PixelReferDescriber.answer``.
+        Questions and answers speak of ``<objectK>``, K being the place in ``regions``.
         """
-        model, processor = self._describer.model, self._describer.processor
-        config = model.config
-        masks, mask_frames, counts = [], [], []
-        for k in regions:
-            shown = [i for i, seen in enumerate(clip.things[k].visible) if seen]
-            masks += [clip.mask(i, k) for i in shown]
-            mask_frames += shown
-            counts.append(len(shown))
-        start = float(clip.times_s[min(mask_frames)])
-        times = [float(clip.times_s[i]) - start for i in mask_frames]
-        intro = introduction(config.one_object_prefix_video, config.many_objects_prefix_video,
-                             len(regions))
-        with torch.inference_mode():
-            tokens = model.encode(processor.regions(list(clip.images), masks, mask_frames))
-
-        def ask(text: str) -> str:
-            with torch.inference_mode():
-                ids = processor.encode(processor.prompt(f'{intro} {text}', counts, times))
-                said = model.generate_from_regions(ids, tokens, do_sample=False)
-            answer: str = processor.decode(said[0])
-            return answer
-
-        return ask
+        shown = [[i for i, seen in enumerate(clip.things[k].visible) if seen] for k in regions]
+        steps = sorted({i for some in shown for i in some})
+        frames = [
+            Frame('', round(float(clip.times_s[i]) * NS_PER_S), clip.images[i]) for i in steps
+        ]
+        # each region is named as questions speak of it, so that it is called so in answers
+        looks = [
+            RegionClip(
+                f'<object{place}>',
+                tuple(steps.index(i) for i in some),
+                [clip.mask(i, k) for i in some],
+            )
+            for place, (k, some) in enumerate(zip(regions, shown, strict=True))
+        ]
+        return lambda text: self._describer.answer(text, frames, looks).text
 
 
-def _interview(
+def interview(
     clip: Clip, look: Callable[[tuple[int, ...]], Callable[[str], str]],
     rng: np.random.Generator, tallies: dict[bool, Tally],
 ) -> None:
@@ -129,6 +121,7 @@ def _interview(
 
 def evaluate(
     model: str = 'tabletop', clips: int = 500, seed: int = 0, *, device: str = 'cpu',
+    quantization: str = 'none',
     on_clip: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Interview a model about simulated clips.
@@ -138,13 +131,14 @@ def evaluate(
         clips: How many clips.
         seed: Which ones; no seed gives clips of the training set.
         device: 'cpu' or 'cuda'.
+        quantization: Of the language model's weights: 'none', 'torchao-int8' or 'torchao-int4'.
         on_clip: Called with the number of clips done.
 
     Returns:
         Balanced scores in [0, 1] by key of ``KEYS``; the same under ``heldout_wording``;
         ``per_class`` counts; what was run.
     """
-    describer = PixelReferDescriber.load(model, device=device)
+    describer = PixelReferDescriber.load(model, device=device, quantization=quantization)
     interviewer = Interviewer(describer)
     maker = ClipMaker()
     tallies = {False: Tally(), True: Tally()}
@@ -153,8 +147,8 @@ def evaluate(
         for i in range(clips):
             number = FIRST_SEED + seed * 1_000_000 + i
             clip = maker.make(number)
-            _interview(clip, lambda regions, clip=clip: interviewer.look(clip, regions),  # type: ignore[misc]
-                       np.random.default_rng(number), tallies)
+            interview(clip, lambda regions, clip=clip: interviewer.look(clip, regions),  # type: ignore[misc]
+                      np.random.default_rng(number), tallies)
             on_clip(i + 1)
     finally:
         maker.close()

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
+    from pixelrefer_ros.core.describer import VisionStats
     from pixelrefer_ros.core.types import Track
     from pixelrefer_ros.engine import CameraStats, EngineStats
     from pixelrefer_ros.node.camera import CameraReport
 
 _BEHIND_WARN = 10  # images
+_MIB = 1 << 20
 
 
 class Diagnostics:
@@ -84,6 +86,7 @@ class Diagnostics:
                 array.status.append(
                     self._tracking(name, newest, stats.cameras[name], model.get('tracker', ''))
                 )
+            array.status.append(self._vision(stats.vision))
             array.status.append(self._queue(stats, problems))
         self._publisher.publish(array)
 
@@ -136,6 +139,7 @@ class Diagnostics:
             values |= {
                 'buffer [MiB]': f'{camera.buffer_mib:.1f}',
                 'buffer [images]': camera.buffer_frames,
+                'held beside it for GROUND [MiB]': f'{camera.held_mib:.1f}',
                 'regions': camera.regions,
                 'regions waiting for their image': camera.regions_pending,
                 'clock jumps': camera.clock_jumps,
@@ -156,6 +160,24 @@ class Diagnostics:
         }
         return self._status(f'tracking {name}'.strip(), level, message, values)
 
+    def _vision(self, seen: VisionStats) -> Any:
+        held_mib, max_mib = seen.held_bytes / _MIB, seen.max_bytes / _MIB
+        looked_at = seen.hits + seen.misses
+        part = seen.hits / looked_at if looked_at else 0.0
+        return self._status(
+            'vision',
+            DiagnosticStatus.OK,
+            f'{part:.0%} of {looked_at} pictures were known, {held_mib:.0f} of {max_mib:.0f} MiB '
+            'held',
+            {
+                'pictures known': seen.hits,
+                'pictures encoded': seen.misses,
+                'images encoded ahead': seen.encoded_ahead,
+                'held [MiB]': f'{held_mib:.1f}',
+                'of [MiB]': f'{max_mib:.1f}',
+            },
+        )
+
     def _queue(self, stats: EngineStats, problems: tuple[int, str]) -> Any:
         count, last = problems
         return self._status(
@@ -169,6 +191,7 @@ class Diagnostics:
                 'done': stats.jobs_done,
                 'dropped for newer': stats.jobs_dropped,
                 'failed': stats.jobs_failed,
+                'asked together on average': f'{stats.mean_batch:.1f}',
                 'latency p50 [ms]': f'{stats.latency_p50_ms:.1f}',
                 'latency p95 [ms]': f'{stats.latency_p95_ms:.1f}',
                 'problems': count,

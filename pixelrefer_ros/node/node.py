@@ -14,7 +14,6 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -26,7 +25,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.registry import resolve
 from pixelrefer_ros.node.ask import AskServer
 from pixelrefer_ros.node.diagnostics import Diagnostics, missing_images
@@ -54,11 +53,10 @@ if TYPE_CHECKING:
     MakeTracker = Callable[[], RegionTracker]
 
 _WATCH_PERIOD_S = 0.5
-_WARM_UP_SIDE = 64  # pixels
 
 
 def load_describer(parameters: NodeParameters) -> RegionDescriber:
-    """Load the model and let it speak a word, so that the first question is not the slowest.
+    """Load the model and warm it up, so that the first question is not the slowest.
 
     Raises:
         PixelReferError: MODEL_ERROR or OUT_OF_MEMORY with what to do.
@@ -72,12 +70,12 @@ def load_describer(parameters: NodeParameters) -> RegionDescriber:
         device=parameters.model_device,
         dtype=parameters.model_dtype,
         max_new_tokens=parameters.model_max_new_tokens,
+        quantization=parameters.model_quantization,
+        feature_cache_mib=parameters.model_feature_cache_mib,
+        prefix_cache_mib=parameters.model_prefix_cache_mib,
+        resize=parameters.model_resize,
     )
-    side = _WARM_UP_SIDE
-    frame = Frame('', 1, np.full((side, side, 3), 127, np.uint8))
-    mask = np.zeros((side, side), bool)
-    mask[side // 4 : -side // 4, side // 4 : -side // 4] = True
-    describer.describe([frame], RegionClip('warm-up', (0,), [mask]), should_stop=lambda: True)
+    describer.warm_up()
     return describer
 
 

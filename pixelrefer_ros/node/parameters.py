@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rcl_interfaces.msg import SetParametersResult
 
 from pixelrefer_ros.engine import EngineConfig
+from pixelrefer_ros.engine.types import LOOK_AHEAD
 from pixelrefer_ros.node.grounding_parameters import GroundingParameters
 from pixelrefer_ros.node.parameter import ANY_TIME, STOPPED, UNCONFIGURED, descriptor
 from pixelrefer_ros.node.parameter import parameter as _parameter
@@ -72,6 +73,41 @@ class NodeParameters(GroundingParameters):
         "Longest description or answer [tokens]; 0 for the model's own limit.",
         low=0,
         high=4096,
+        change=UNCONFIGURED,
+    )
+    model_quantization: str = _parameter(
+        'model.quantization',
+        'none',
+        "Smaller weights of its language model: 'none'; 'torchao-int8' and 'torchao-int4' need "
+        'torchao, on a GPU int4 needs dtype bfloat16.',
+        choices=('none', 'torchao-int8', 'torchao-int4'),
+        change=UNCONFIGURED,
+    )
+    model_feature_cache_mib: float = _parameter(
+        'model.feature_cache_mib',
+        256.0,
+        'Memory on the device for what was seen of images, so that a second question about them '
+        'need not look again [MiB]; 0 keeps nothing.',
+        low=0.0,
+        high=1048576.0,
+        change=UNCONFIGURED,
+    )
+    model_prefix_cache_mib: float = _parameter(
+        'model.prefix_cache_mib',
+        256.0,
+        'Memory on the device for what the language model has read, so that a second question '
+        'about the same regions is the only thing it reads [MiB]; 0 keeps nothing.',
+        low=0.0,
+        high=1048576.0,
+        change=UNCONFIGURED,
+    )
+    model_resize: str = _parameter(
+        'model.resize',
+        'auto',
+        "Where images are resized: 'exact' on the host, bit by bit as the weights were trained; "
+        "'device' where the model runs, at most a grey level away; 'auto' on the device when it "
+        'is no cpu.',
+        choices=('auto', 'exact', 'device'),
         change=UNCONFIGURED,
     )
     tracking_backend: str = _parameter(
@@ -174,6 +210,21 @@ class NodeParameters(GroundingParameters):
         'Most jobs that wait for the model; a query beyond is answered QUEUE_FULL.',
         low=1,
         high=4096,
+    )
+    max_batch: int = _parameter(
+        'max_batch',
+        8,
+        'Most regions and questions that are put into words together; 1 for one at a time.',
+        low=1,
+        high=64,
+    )
+    look_ahead: str = _parameter(
+        'look_ahead',
+        'regions',
+        "Which kept images the model looks at while nothing is asked, so that the next question "
+        "about them is answered sooner: 'never' any, 'regions' those in which a region is seen, "
+        "'always' all.",
+        choices=LOOK_AHEAD,
     )
     deadline_s: float = _parameter(
         'deadline_s',

@@ -13,7 +13,8 @@ from std_msgs.msg import String
 
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros import srv
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Query, Task
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.engine.texts import query_from_text
 from pixelrefer_ros.node import detections, qos
 from pixelrefer_ros.node.conversions import (
     query_from_msg,
@@ -185,7 +186,7 @@ class RequestTopics:
         self._engine.submit(query)
 
     def _query_text(self, message: String) -> None:
-        self._engine.submit(Query(self._next_id(), text=message.data, task=Task.ASK))
+        self._engine.submit(query_from_text(self._next_id(), message.data))
 
 
 class RegionServices:

@@ -20,6 +20,7 @@ import torch
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError, read_config
+from pixelrefer_ros.models.pixelrefer.full import FullPixelReferConfig
 from pixelrefer_ros.models.pixelrefer.modeling import PixelReferForConditionalGeneration
 from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
 from pixelrefer_ros.models.registry import resolve
@@ -161,9 +162,9 @@ def tune(
         What was done.
 
     Raises:
-        PixelReferError: UNSUPPORTED without the package accelerate; BAD_REQUEST for data that
-            cannot be used, or an ``out_dir`` that holds another run; MODEL_ERROR for a model
-            that cannot be loaded.
+        PixelReferError: UNSUPPORTED without the package accelerate, and for a full PixelRefer
+            model; BAD_REQUEST for data that cannot be used, or an ``out_dir`` that holds
+            another run; MODEL_ERROR for a model that cannot be loaded.
     """
     options = options or TuneOptions()
     if importlib.util.find_spec('accelerate') is None:
@@ -250,6 +251,11 @@ def _load(
     """Load weights in fp32, and find out the dtype to write the tuned ones in."""
     try:
         fields = read_config(source)
+        if fields.get('model_type') == FullPixelReferConfig.model_type:
+            raise PixelReferError(
+                ErrorCode.UNSUPPORTED,
+                f'{source} holds a full PixelRefer model; only PixelRefer-Lite can be trained',
+            )
         # fp32 throughout: steps of 1e-5 are lost in the rounding of 16-bit weights
         model = PixelReferForConditionalGeneration.from_pretrained(
             checkpoint or source, dtype=torch.float32

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Trainer, TrainingArguments
 
-from pixelrefer_ros.models.pixelrefer.checkpoint import UNUSED_PARTS
+from pixelrefer_ros.models.pixelrefer.configuration import PixelReferConfig
 from pixelrefer_ros.training.instruct_batch import collate
 from pixelrefer_ros.training.instruct_data import IGNORED, DataError, InstructData, Refusal
 
@@ -38,7 +38,7 @@ def part_of(name: str) -> str | None:
 
     None for parameters that published weights hold and Lite never calls.
     """
-    if name.startswith(tuple(UNUSED_PARTS.values())):
+    if name.startswith(tuple(PixelReferConfig.unused_parts.values())):
         return None
     if name.startswith('model.vision_encoder.'):
         return 'vision'

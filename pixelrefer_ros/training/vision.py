@@ -260,8 +260,9 @@ def region_loss(
         add(name, heads.region[name](pooled), target, weight)
         each = functional.cross_entropy(heads.region[name](mean), target[region])
         loss = loss + 0.5 * weight * each
+    motion = torch.tensor([MOTION_IDS.get(t.motion, IGNORE) for t in things])
     add('motion', heads.motion(torch.cat([by_frame, seen[..., None]], -1).flatten(1)),
-        torch.tensor([MOTION_IDS.get(t.motion, IGNORE) for t in things]), 2.0)
+        torch.where(seen.sum(1) > 1, motion, IGNORE), 2.0)
     facts = [(things[r], s) for r, s in zip(
         pictures.entry_region, pictures.entry_step, strict=True)]
     error = heads.place(mean) - torch.tensor(

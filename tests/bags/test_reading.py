@@ -15,7 +15,7 @@ from pixelrefer_ros.bags.reading import Bag
 from pixelrefer_ros.bags.topics import INPUTS, OUTPUTS, Role
 from pixelrefer_ros.bags.typestore import message, typestore
 from pixelrefer_ros.bags.writing import BagWriter
-from pixelrefer_ros.core.types import Answer, Box, Frame, Query, Region
+from pixelrefer_ros.core.types import Answer, Box, Frame, Query, Region, Task
 from tests.bags.makers import Script, at, box_at, picture, string_message, write_bag
 
 
@@ -70,11 +70,13 @@ def test_roi_and_text(tmp_path):
         writer.write('/pixelrefer/roi', roi, 10)
         writer.write('/pixelrefer/query_text', string_message('what is it?'), 20)
         writer.write('/pixelrefer/query_text', string_message('and now?'), 30)
+        writer.write('/pixelrefer/query_text', string_message('find: the cup'), 40)
     found = [event.value for event in events(tmp_path / 'bag.mcap')]
     assert found[0][0].box == Box(1, 2, 4, 3)
     assert (found[0][0].region_id, found[0][0].stamp_ns) == ('roi', 0)
     assert found[1] == Query('query_text-1', 'what is it?')
     assert found[2] == Query('query_text-2', 'and now?')
+    assert found[3] == Query('query_text-3', 'the cup', Task.GROUND)
 
 
 def test_outputs_are_read_on_request_only(tmp_path):

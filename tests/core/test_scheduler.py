@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +16,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pixelrefer_ros.core.scheduler import Scheduler, Ticket
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 
 def take_all(scheduler: Scheduler[str], now_s: float = 0.0) -> list[str]:
     out = []
-    while (ticket := scheduler.take(now_s)) is not None:
+    while (ticket := take_one(scheduler, now_s)) is not None:
         out.append(ticket.payload)
         scheduler.end(ticket)
     return out
+
+
+def take_one(scheduler: Scheduler[Any], now_s: float = 0.0) -> Ticket[Any] | None:
+    tickets = scheduler.take(now_s)
+    assert len(tickets) <= 1
+    return tickets[0] if tickets else None
+
+
+def up_to(count: int) -> Callable[[Sequence[Ticket[Any]], Ticket[Any]], bool]:
+    return lambda before, _: len(before) < count
 
 
 def test_priority_then_deadline_then_arrival() -> None:
@@ -73,7 +87,7 @@ def test_held_jobs_wait_for_their_time_or_release() -> None:
     scheduler: Scheduler[str] = Scheduler(10)
     first, _ = scheduler.put('first', now_s=0, held_until_s=5)
     scheduler.put('second', now_s=0, held_until_s=2)
-    assert scheduler.take(1) is None
+    assert scheduler.take(1) == []
     assert scheduler.next_event_s() == 2
     scheduler.release(first)
     assert take_all(scheduler, 1) == ['first']
@@ -87,7 +101,7 @@ def test_deadlines_end_waiting_jobs_held_or_not() -> None:
     scheduler.put('c', now_s=0)
     assert scheduler.next_event_s() == 2
     assert [t.payload for t in scheduler.expire(1.9)] == []
-    assert scheduler.take(3.0).payload == 'c'
+    assert take_one(scheduler, 3.0).payload == 'c'
     assert [t.payload for t in scheduler.expire(3.0)] == ['b', 'a']
     assert scheduler.waiting() == []
 
@@ -97,7 +111,7 @@ def test_cancel_returns_waiting_jobs_and_tells_the_running_one() -> None:
     scheduler.put('run', now_s=0)
     scheduler.put('wait', now_s=0)
     scheduler.put('other', now_s=0)
-    running = scheduler.take(0)
+    running = take_one(scheduler)
     out = scheduler.cancel(lambda t: t.payload != 'other', ErrorCode.CANCELED, 'why')
     assert [t.payload for t in out] == ['wait']
     assert running.stop == (ErrorCode.CANCELED, 'why')
@@ -111,10 +125,30 @@ def test_positions_count_the_running_job() -> None:
     a, _ = scheduler.put('a', now_s=0)
     b, _ = scheduler.put('b', now_s=0, priority=1)
     assert (scheduler.position(b), scheduler.position(a)) == (0, 1)
-    assert scheduler.take(0) is b
+    assert take_one(scheduler) is b
     assert (scheduler.position(b), scheduler.position(a)) == (0, 1)
-    with pytest.raises(RuntimeError, match='one job at a time'):
+    with pytest.raises(RuntimeError, match='end the jobs that run'):
         scheduler.take(0)
+
+
+def test_jobs_that_run_together_are_taken_in_line_up_to_the_first_that_does_not_join() -> None:
+    scheduler: Scheduler[str] = Scheduler(10)
+    for name, priority in (('a', 2), ('b', 1), ('not me', 1), ('c', 0)):
+        scheduler.put(name, now_s=0, priority=priority)
+    scheduler.put('held', now_s=0, priority=9, held_until_s=5)
+    taken = scheduler.take(0, lambda before, one: len(before) < 9 and one.payload != 'not me')
+    assert [t.payload for t in taken] == ['a', 'b']
+    assert scheduler.running == taken
+    with pytest.raises(RuntimeError, match='end the jobs that run'):
+        scheduler.take(0, up_to(9))
+    waits = scheduler.waiting()[-1]
+    assert scheduler.position(waits) == 4
+    scheduler.end(taken[0])
+    assert scheduler.position(waits) == 3
+    scheduler.cancel(lambda t: t.payload == 'b', ErrorCode.CANCELED, 'why')
+    assert [t.stop for t in taken] == [None, (ErrorCode.CANCELED, 'why')]
+    scheduler.end(taken[1])
+    assert take_all(scheduler) == ['not me', 'c']
 
 
 def test_a_wait_ends_with_a_new_job_and_misses_none_that_came_before() -> None:
@@ -135,7 +169,7 @@ def test_jobs_leave_by_rank(jobs: list[tuple[int, int]]) -> None:
     for entry in entries:
         scheduler.put(entry, now_s=0, priority=-entry[0], deadline_s=entry[1])
     out = []
-    while (ticket := scheduler.take(0)) is not None:
+    while (ticket := take_one(scheduler)) is not None:
         out.append(ticket.payload)
         scheduler.end(ticket)
     assert out == sorted(entries)
@@ -150,7 +184,7 @@ def test_a_job_replaced_for_ever_is_still_run(keys: list[int]) -> None:
         for renewed in {key, *(k for k in waits if waits[k])}:
             scheduler.put(renewed, now_s=i, key=renewed)
             waits[renewed] = waits[renewed] or 1
-        ticket = scheduler.take(i)
+        ticket = take_one(scheduler, i)
         assert ticket is not None
         scheduler.end(ticket)
         waits[ticket.payload] = 0
@@ -168,7 +202,7 @@ class Books(RuleBasedStateMachine):
         self.scheduler: Scheduler[int] = Scheduler(4)
         self.now_s = 0.0
         self.inside: dict[int, Ticket[int]] = {}
-        self.running: Ticket[int] | None = None
+        self.running: list[Ticket[int]] = []
         self.left: list[int] = []
         self.entered = 0
         self.serial = 0
@@ -203,26 +237,21 @@ class Books(RuleBasedStateMachine):
             self.leave(out)
         self.inside[self.serial] = ticket
 
-    @precondition(lambda self: self.running is None)
-    @rule()
-    def take(self) -> None:
-        ticket = self.scheduler.take(self.now_s)
+    @precondition(lambda self: not self.running)
+    @rule(most=st.integers(1, 3))
+    def take(self, most: int) -> None:
         due = [
             t for t in self.inside.values() if t.held_until_s <= self.now_s < t.deadline_s
         ]
-        if ticket is None:
-            assert not due
-            return
-        assert ticket.rank() == min(t.rank() for t in due)
-        self.leave(ticket)
-        self.running = ticket
+        self.running = self.scheduler.take(self.now_s, up_to(most))
+        assert self.running == sorted(due, key=Ticket.rank)[:most]
+        for ticket in self.running:
+            self.leave(ticket)
 
-    @precondition(lambda self: self.running is not None)
-    @rule()
-    def end(self) -> None:
-        assert self.running is not None
-        self.scheduler.end(self.running)
-        self.running = None
+    @precondition(lambda self: self.running)
+    @rule(which=st.integers(0, 2))
+    def end(self, which: int) -> None:
+        self.scheduler.end(self.running.pop(which % len(self.running)))
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.0]))
     def pass_time(self, seconds: float) -> None:
@@ -240,12 +269,13 @@ class Books(RuleBasedStateMachine):
         for ticket in out:
             self.leave(ticket)
         assert all(number % divisor for number in self.inside)
-        if self.running is not None and self.running.payload % divisor == 0:
-            assert self.running.stop is not None
+        for ticket in self.running:
+            assert ticket.stop is not None or ticket.payload % divisor
 
     @invariant()
     def nothing_is_lost(self) -> None:
         assert {t.payload for t in self.scheduler.waiting()} == set(self.inside)
+        assert self.scheduler.running == self.running
         assert len(self.left) == len(set(self.left))
         assert len(self.left) + len(self.inside) == self.entered
         keys = [t.key for t in self.inside.values() if t.key]
@@ -278,8 +308,7 @@ def test_threads_share_the_jobs_without_losing_one() -> None:
         writer.start()
     end = time.monotonic() + 30
     while len(out) + len(canceled) < 900 and time.monotonic() < end:
-        ticket = scheduler.take(0)
-        if ticket is not None:
+        for ticket in scheduler.take(0, up_to(3)):
             out.append(ticket.payload)
             scheduler.end(ticket)
     for writer in writers:

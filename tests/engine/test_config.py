@@ -25,6 +25,8 @@ from pixelrefer_ros.engine import EngineConfig
         ({'deadline_s': 0.0}, 'at least 0.001'),
         ({'max_regions': 0}, 'from 1 to 10000'),
         ({'queue_size': 0}, 'from 1 to 100000'),
+        ({'max_batch': 0}, 'from 1 to 1024'),
+        ({'look_ahead': 'sometimes'}, 'one of never, regions, always'),
     ],
 )
 def test_settings_out_of_range(setting: dict[str, Any], words: str) -> None:

@@ -170,7 +170,7 @@ class OutOfMemoryError(RuntimeError):
 def test_a_failed_description_is_reported_and_the_rest_goes_on(
     error: Exception, words: str
 ) -> None:
-    rig = Rig(describe_enabled=True, describe_after_s=0.0)
+    rig = Rig(describe_enabled=True, describe_after_s=0.0, max_batch=1)
     rig.describer.script = [error]
     rig.frames([10.0])
     rig.region('bad')

@@ -118,6 +118,21 @@ def test_what_was_found_is_followed_on(scene: Scene) -> None:
     assert scene.answers[-1].error_code == ErrorCode.OK
 
 
+def test_it_is_found_alone_and_described_together_with_others(scene: Scene) -> None:
+    scene.point('red', FRAMES - 1)
+    scene.engine.step()
+    scene.ask('before {red}', query_id='before')
+    scene.ground(query_id='found')
+    scene.ask('after {red}', query_id='after')
+    calls: list[int] = []
+    scene.chat.on_token = lambda _: calls.append(len(scene.describer.batches))
+    scene.engine.run_until_idle()
+    assert set(calls) == {1}  # the model that finds runs between the others
+    assert scene.describer.batches == [1, 2]
+    assert [answer.query_id for answer in scene.answers] == ['before', 'after', 'found']
+    assert all(answer.error_code == ErrorCode.OK for answer in scene.answers)
+
+
 def test_only_the_newest_finds_are_followed_on(scene: Scene) -> None:
     for number in range(FOUND_MAX + 3):
         scene.chat.script = [frame_answer(2), scene.box_of_red(KEY)]
@@ -325,9 +340,19 @@ def test_a_key_frame_that_has_left_the_buffer_is_described_by_itself() -> None:
     one.chat.script = [frame_answer(0), one.box_of_red(0)]
     one.chat.on_token = lambda _: one.film_later()  # type: ignore[attr-defined]
     coming = iter(range(11, 40))
-    one.film_later = lambda: one.film([i for i in [next(coming, None)] if i], run=False)  # type: ignore[attr-defined]
+    held_mib = [0.0]
+
+    def film_later() -> None:
+        one.film([i for i in [next(coming, None)] if i], run=False)
+        held_mib.append(one.engine.stats().cameras[''].held_mib)
+
+    one.film_later = film_later  # type: ignore[attr-defined]
     one.ground()
     one.engine.run_until_idle()
+    frames_held = held_mib[-1] * 2**20 / one.picture(0).image.nbytes
+    assert frames_held == pytest.approx(11)  # its whole window has left the buffer
+    gc.collect()
+    assert one.engine.stats().cameras[''].held_mib == 0
     answer = one.answer
     assert answer.error_code == ErrorCode.OK
     assert answer.evidence[0].track_stamps_ns == (at_ns(0),)
@@ -363,7 +388,12 @@ def test_progress_tells_the_stages(scene: Scene) -> None:
     assert stages[:3] == ['queued', 'reason', 'ground']
     assert stages.index('track') > stages.index('ground')
     assert stages[-1] == 'language'
-    assert ('track', 'a red thing') in told
+    followed = [text for stage, text in told if stage == 'track']
+    assert followed[0] == 'a red thing'
+    counts = [int(text.split()[5]) for text in followed[1:]]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+    assert 1 < counts[-1] <= FRAMES
 
 
 @pytest.mark.parametrize('turn', [1, 2])

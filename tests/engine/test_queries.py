@@ -276,9 +276,10 @@ def test_a_query_makes_do_when_the_camera_stands_still() -> None:
     assert rig.engine.run_until_idle() == 0
     rig.clock.advance(0.2)
     assert rig.engine.run_until_idle() == 2
-    assert rig.answers[0].error_code == ErrorCode.OK
-    assert rig.answers[0].stamp_ns == ns(11.0)
-    assert rig.answers[1].error_code == ErrorCode.BAD_STAMP
+    answers = {answer.query_id: answer for answer in rig.answers}
+    assert answers['q'].error_code == ErrorCode.OK
+    assert answers['q'].stamp_ns == ns(11.0)
+    assert answers['hopeless'].error_code == ErrorCode.BAD_STAMP
 
 
 def test_a_wait_ends_by_the_deadline() -> None:
@@ -334,7 +335,7 @@ def test_a_full_queue_refuses_queries() -> None:
 
 
 def test_deadlines_end_queries_that_wait_and_queries_that_run() -> None:
-    rig = scene()
+    rig = scene(max_batch=1)
     rig.describer.on_token = lambda _: rig.clock.advance(1.0)
     rig.ask(query_id='runs', deadline_s=3.0, priority=2)
     rig.ask(query_id='waits', deadline_s=2.0)
@@ -383,7 +384,7 @@ def test_a_canceled_query_has_no_answer_even_from_a_model_that_does_not_listen()
 
 
 def test_cancel_between_the_regions_of_a_description() -> None:
-    rig = scene()
+    rig = scene(max_batch=1)
     handle = rig.ask('', task=Task.DESCRIBE)
     rig.describer.on_token = lambda said: handle.cancel() if 'until' in said else None
     rig.engine.run_until_idle()
@@ -392,7 +393,7 @@ def test_cancel_between_the_regions_of_a_description() -> None:
 
 
 def test_a_deadline_between_the_regions_of_a_description() -> None:
-    rig = scene()
+    rig = scene(max_batch=1)
     rig.describer.script = ['red', 'blue']
     rig.engine.submit(
         query('', task=Task.DESCRIBE, deadline_s=3.0),
@@ -456,11 +457,14 @@ def test_an_interrupt_goes_through_and_the_query_is_answered() -> None:
 
 def test_nonsense_from_the_model_is_an_answer() -> None:
     rig = scene()
-    rig.describer.answer = lambda *_, **__: None  # type: ignore[method-assign]
-    assert rig.answer().error_code == ErrorCode.MODEL_ERROR
     gave_up = Utterance('', 1, 0, 0.0, canceled=True)
-    rig.describer.answer = lambda *_, **__: gave_up  # type: ignore[method-assign]
-    assert 'stopped by itself' in rig.answer().error_msg
+    for said, words in ((None, 'AttributeError'), (gave_up, 'stopped by itself')):
+        rig.describer.say = lambda _, on_said, said=said: on_said(0, said)
+        answer = rig.answer()
+        assert answer.error_code == ErrorCode.MODEL_ERROR
+        assert words in answer.error_msg
+    rig.describer.say = lambda *_: None
+    assert 'said nothing' in rig.answer().error_msg
 
 
 def test_callbacks_that_raise_are_reported() -> None:
@@ -483,7 +487,7 @@ def test_callbacks_that_raise_are_reported() -> None:
 
 
 def test_progress_tells_position_stage_and_words() -> None:
-    rig = scene()
+    rig = scene(max_batch=1)
     rig.describer.script = ['first', 'a b']
     told: list[tuple[str, str, int]] = []
     rig.ask()

@@ -180,9 +180,8 @@ def test_a_step_within_a_step_is_refused() -> None:
 @pytest.mark.parametrize('error', [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
 def test_the_worker_outlives_what_ends_threads(rig: Rig, error: BaseException) -> None:
     rig.describer.script = [error]
-    first, second = rig.ask(query_id='first'), rig.ask(query_id='second')
-    assert first.wait(LONG_S)
-    assert second.wait(LONG_S)
+    assert rig.ask(query_id='first').wait(LONG_S)
+    assert rig.ask(query_id='second').wait(LONG_S)
     assert [a.error_code for a in rig.answers] == [ErrorCode.CANCELED, ErrorCode.OK]
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make small PixelRefer-Lite models with random weights, in the published layout."""
+"""Make small PixelRefer models with random weights, in the published layout."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from pixelrefer_ros.models.pixelrefer import (
     PixelReferDescriber,
     PixelReferForConditionalGeneration,
     PixelReferProcessor,
+)
+from pixelrefer_ros.models.pixelrefer.full import (
+    FullPixelReferConfig,
+    FullPixelReferForConditionalGeneration,
+    FullPixelReferProcessor,
 )
 
 if TYPE_CHECKING:
@@ -56,57 +61,75 @@ def write_tokenizer(directory: Path) -> None:
     (directory / 'tokenizer_config.json').write_text(json.dumps(config), encoding='utf-8')
 
 
-def small_config(**changes: Any) -> PixelReferConfig:
-    """Return a configuration of a model of some ten thousand parameters."""
-    fields: dict[str, Any] = {
-        'vocab_size': 256 + len(SPECIAL),
+SMALL: dict[str, Any] = {
+    'vocab_size': 256 + len(SPECIAL),
+    'hidden_size': 32,
+    'intermediate_size': 48,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 4,
+    'num_key_value_heads': 2,
+    'max_position_embeddings': 4096,
+    'tie_word_embeddings': True,
+    'bos_token_id': 256,
+    'eos_token_id': 258,
+    'region_token_index': 262,
+    'vision_encoder_config': {
         'hidden_size': 32,
-        'intermediate_size': 48,
+        'intermediate_size': 40,
         'num_hidden_layers': 2,
-        'num_attention_heads': 4,
-        'num_key_value_heads': 2,
-        'max_position_embeddings': 4096,
-        'tie_word_embeddings': True,
-        'bos_token_id': 256,
-        'eos_token_id': 258,
-        'region_token_index': 262,
-        'vision_encoder_config': {
-            'hidden_size': 32,
-            'intermediate_size': 40,
-            'num_hidden_layers': 2,
-            'num_attention_heads': 2,
-            'patch_size': 14,
-        },
-        'fusion_heads': 4,
-        'mask_num': 8,
-        'global_size': 70,
-        'local_size': 56,
-        'object_margin': 6,
-        'context_margin': 14,
-        **changes,
-    }
-    return PixelReferConfig(**fields)
+        'num_attention_heads': 2,
+        'patch_size': 14,
+    },
+    'mask_num': 8,
+    'object_margin': 6,
+}
+"""Fields of both kinds of model, of some ten thousand parameters."""
+
+
+def small_config(**changes: Any) -> PixelReferConfig:
+    """Return the configuration of a small PixelRefer-Lite model."""
+    lite = {'fusion_heads': 4, 'global_size': 70, 'local_size': 56, 'context_margin': 14}
+    return PixelReferConfig(**{**SMALL, **lite, **changes})
+
+
+def small_full_config(**changes: Any) -> FullPixelReferConfig:
+    """Return the configuration of a small full PixelRefer model."""
+    return FullPixelReferConfig(**{**SMALL, 'image_token_index': 259, **changes})
 
 
 def small_model(config: PixelReferConfig) -> PixelReferForConditionalGeneration:
     """Return a model with random weights large enough for features to differ."""
+    return with_weights(PixelReferForConditionalGeneration, config)
+
+
+def small_full_model(config: FullPixelReferConfig) -> FullPixelReferForConditionalGeneration:
+    """Return a model with random weights large enough for features to differ."""
+    return with_weights(FullPixelReferForConditionalGeneration, config)
+
+
+def with_weights(model_class: type[Any], config: Any) -> Any:
+    """Return a model whose random weights make a difference."""
     torch.manual_seed(5)
-    model = PixelReferForConditionalGeneration(config).eval()
+    model = model_class(config).eval()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and 'embed' not in name:
             torch.nn.init.normal_(parameter, std=0.15)
     return model
 
 
+def write_model(directory: Path, model: Any) -> None:
+    """Write a model's directory as it is published."""
+    write_tokenizer(directory)
+    model.generation_config.eos_token_id = 258
+    model.generation_config.pad_token_id = 256
+    model.save_pretrained(directory)
+
+
 @pytest.fixture(scope='session')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a directory with a small model, not to be written to."""
     directory = tmp_path_factory.mktemp('checkpoint')
-    write_tokenizer(directory)
-    model = small_model(small_config())
-    model.generation_config.eos_token_id = 258
-    model.generation_config.pad_token_id = 256
-    model.save_pretrained(directory)
+    write_model(directory, small_model(small_config()))
     return directory
 
 
@@ -126,6 +149,26 @@ def processor(checkpoint: Path) -> PixelReferProcessor:
 def describer(checkpoint: Path) -> PixelReferDescriber:
     """Load the small model as the engine does."""
     return PixelReferDescriber.load(str(checkpoint), device='cpu', max_new_tokens=12)
+
+
+@pytest.fixture(scope='session')
+def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a directory with a small full model, not to be written to."""
+    directory = tmp_path_factory.mktemp('full')
+    write_model(directory, small_full_model(small_full_config()))
+    return directory
+
+
+@pytest.fixture(scope='session')
+def full_model(full_checkpoint: Path) -> FullPixelReferForConditionalGeneration:
+    """Load the small full model."""
+    return FullPixelReferForConditionalGeneration.from_pretrained(full_checkpoint)
+
+
+@pytest.fixture(scope='session')
+def full_processor(full_checkpoint: Path) -> FullPixelReferProcessor:
+    """Load the small full model's processor."""
+    return FullPixelReferProcessor.from_pretrained(full_checkpoint)
 
 
 def picture(seed: int = 0, height: int = 60, width: int = 80) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_refuses_settings_that_cannot_be(
 def test_names_the_packages_a_quantization_lacks(
     directory: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, 'find_spec', lambda package: None)
+    monkeypatch.setattr('pixelrefer_ros.models.quantization.find_spec', lambda package: None)
     packages = ' '.join(quantization.PACKAGES[name])
     with pytest.raises(PixelReferError, match=f'pip install {packages}') as caught:
         load_chat(ChatSettings(model=str(directory), quantization=name))

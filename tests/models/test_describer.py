@@ -6,13 +6,22 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
+from pixelrefer_ros.core.describer import Request
+from pixelrefer_ros.core.types import (
+    ErrorCode,
+    Frame,
+    PixelReferError,
+    RegionClip,
+    Task,
+    Utterance,
+)
 from pixelrefer_ros.models import devices
 from pixelrefer_ros.models.pixelrefer import PixelReferDescriber
 from pixelrefer_ros.models.registry import resolve
@@ -120,7 +129,8 @@ def test_the_same_question_gets_the_same_answer(describer: PixelReferDescriber) 
     frames, regions = clip(3)
     first = describer.answer('What moves?', frames, regions)
     second = describer.answer('What moves?', frames, regions)
-    assert (first.text, first.mean_logprob) == (second.text, second.mean_logprob)
+    assert first.text == second.text
+    assert first.mean_logprob == pytest.approx(second.mean_logprob, abs=1e-5)
 
 
 def test_mean_logprob_is_that_of_the_tokens(describer: PixelReferDescriber) -> None:
@@ -216,7 +226,9 @@ def test_too_long_and_thin_a_frame_is_a_bad_request(describer: PixelReferDescrib
     [
         (torch.cuda.OutOfMemoryError('CUDA out of memory'), ErrorCode.OUT_OF_MEMORY),
         (MemoryError(), ErrorCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ErrorCode.OUT_OF_MEMORY),
         (RuntimeError('kernel failed'), ErrorCode.MODEL_ERROR),
+        (KeyError('kernel'), ErrorCode.MODEL_ERROR),
     ],
 )
 def test_failures_of_the_model_have_codes(
@@ -225,9 +237,281 @@ def test_failures_of_the_model_have_codes(
     def fail(*_: object) -> None:
         raise problem
 
-    monkeypatch.setattr(describer.model, 'encode', fail)
+    monkeypatch.setattr(describer.model, 'encode_images', fail)
     frames, regions = clip(1)
     assert refusal(describer, 'What?', frames, regions).code == code
+
+
+def outcomes(
+    describer: PixelReferDescriber, requests: list[Request]
+) -> list[Utterance | PixelReferError]:
+    said: dict[int, Utterance | PixelReferError] = {}
+
+    def on_said(place: int, outcome: Utterance | PixelReferError) -> None:
+        assert place not in said
+        said[place] = outcome
+
+    describer.say(requests, on_said)
+    return [said[place] for place in range(len(requests))]
+
+
+def requests_of(count: int = 3) -> list[Request]:
+    """Return a description and questions about one clip, and one about another."""
+    frames, regions = clip(count)
+    others = [Frame('cam', frame.stamp_ns, picture(7 + i)) for i, frame in enumerate(frames)]
+    return [
+        Request(Task.DESCRIBE, tuple(frames), (regions[0],)),
+        Request(Task.ASK, tuple(frames), tuple(regions), 'Is {ball} left of {cup}?'),
+        Request(Task.ASK, tuple(others), (regions[1],), 'What colour?'),
+        Request(Task.ASK, tuple(frames[:1]), (RegionClip('x', (0,), regions[0].masks[:1]),), 'x?'),
+    ]
+
+
+def words(outcome: Utterance | PixelReferError) -> tuple[str, int, int]:
+    assert isinstance(outcome, Utterance), outcome
+    return outcome.text, outcome.tokens_in, outcome.tokens_out
+
+
+def test_together_is_the_same_as_one_at_a_time(describer: PixelReferDescriber) -> None:
+    requests = requests_of()
+    describer.forget()
+    together = [words(one) for one in outcomes(describer, requests)]
+    assert [words(one) for one in outcomes(describer, requests)] == together
+    for request, expected in zip(requests, together, strict=True):
+        describer.forget()
+        assert [words(one) for one in outcomes(describer, [request])] == [expected]
+
+
+def test_bad_requests_of_a_batch_do_not_harm_the_others(describer: PixelReferDescriber) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+    frames, regions = clip(2)
+    bad = [
+        Request(Task.ASK, tuple(frames), tuple(regions), 'Is {dog} there?'),
+        Request(Task.ASK, (), tuple(regions), 'What?'),
+    ]
+    found = outcomes(describer, [bad[0], *requests[:2], bad[1], *requests[2:]])
+    assert [words(found[place]) for place in (1, 2, 4, 5)] == expected
+    for place in (0, 3):
+        assert isinstance(found[place], PixelReferError)
+        assert found[place].code == ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    'problem', [torch.OutOfMemoryError('CUDA out of memory'), MemoryError(), RuntimeError('no')]
+)
+def test_what_fails_together_is_tried_one_at_a_time(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+    describer.forget()
+    see = describer.eyes.see
+    asked: list[int] = []
+
+    def fail_together(prepared):
+        asked.append(len(prepared))
+        if len(prepared) > 1 or prepared[0].input_ids.tolist() == culprit:
+            raise problem
+        return see(prepared)
+
+    culprit = describer.eyes.prepare(requests[1]).input_ids.tolist()
+    monkeypatch.setattr(describer.eyes, 'see', fail_together)
+    found = outcomes(describer, requests)
+    assert asked == [4, 1, 1, 1, 1]
+    assert [words(found[place]) for place in (0, 2, 3)] == [expected[k] for k in (0, 2, 3)]
+    assert isinstance(found[1], PixelReferError)
+    memory = not isinstance(problem, RuntimeError) or isinstance(problem, torch.OutOfMemoryError)
+    assert found[1].code == (ErrorCode.OUT_OF_MEMORY if memory else ErrorCode.MODEL_ERROR)
+
+
+def test_memory_of_the_caches_is_given_back_before_giving_up(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, regions = clip(3)
+    describer.answer('What?', frames, regions)
+    encode = describer.model.encode_images
+
+    def fail_with_a_full_cache(*args):
+        if describer.vision_stats().held_bytes:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return encode(*args)
+
+    monkeypatch.setattr(describer.model, 'encode_images', fail_with_a_full_cache)
+    corrected = RegionClip('cup', (0,), [box_mask(11, 10, 20, 24)])
+    assert describer.answer('What?', frames, [corrected]).tokens_out > 0
+
+
+def test_memory_of_the_caches_is_given_back_for_pictures(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, regions = clip(2)
+    describer.answer('What?', frames, regions)
+    prepare = describer.eyes.prepare
+
+    def fail_with_a_full_cache(request):
+        if describer.vision_stats().held_bytes:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return prepare(request)
+
+    monkeypatch.setattr(describer.eyes, 'prepare', fail_with_a_full_cache)
+    assert describer.answer('What?', frames, regions).tokens_out > 0
+
+
+def test_who_asks_badly_harms_nobody_else(describer: PixelReferDescriber) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+
+    def fail(stage: str, text: str) -> None:
+        raise ZeroDivisionError
+
+    requests[1] = replace(requests[1], on_progress=fail)
+    found = outcomes(describer, requests)
+    assert [words(found[place]) for place in (0, 2, 3)] == [expected[k] for k in (0, 2, 3)]
+    assert isinstance(found[1], PixelReferError)
+    assert found[1].code == ErrorCode.MODEL_ERROR
+
+    def fail_late(stage: str, text: str) -> None:
+        if text:
+            raise KeyError(stage)
+
+    requests[1] = replace(requests[1], on_progress=fail_late)
+    found = outcomes(describer, requests)
+    assert [words(found[place]) for place in (0, 2, 3)] == [expected[k] for k in (0, 2, 3)]
+    assert isinstance(found[1], PixelReferError)
+
+
+def test_words_that_were_said_before_a_failure_are_not_said_again(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+    say = describer.voice.say
+    calls: list[int] = []
+
+    def fail_after_the_first(prompts, *, on_said, **more):
+        calls.append(len(prompts))
+
+        def pass_on(place, said):
+            on_said(place, said)
+            if len(prompts) > 1:
+                raise RuntimeError('kernel failed')
+
+        say(prompts, on_said=pass_on, **more)
+
+    monkeypatch.setattr(describer.voice, 'say', fail_after_the_first)
+    assert [words(one) for one in outcomes(describer, requests)] == expected
+    assert calls == [4, 1, 1, 1]
+
+
+def test_stopping_one_request_leaves_the_others(describer: PixelReferDescriber) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+    asked = iter(range(100))
+    requests[1] = replace(requests[1], should_stop=lambda: next(asked) > 3)
+    requests[2] = replace(requests[2], should_stop=lambda: True)
+    found = outcomes(describer, requests)
+    assert [words(found[place]) for place in (0, 3)] == [expected[0], expected[3]]
+    stopped, never = found[1], found[2]
+    assert isinstance(stopped, Utterance)
+    assert isinstance(never, Utterance)
+    assert stopped.canceled
+    assert expected[1][0].startswith(stopped.text.rstrip('\N{REPLACEMENT CHARACTER}'))
+    assert never.canceled
+    assert never.tokens_out == 0
+
+
+def test_each_request_is_told_its_own_progress(describer: PixelReferDescriber) -> None:
+    told: list[list[tuple[str, str]]] = [[], []]
+    frames, regions = clip(2)
+    requests = [
+        Request(Task.ASK, tuple(frames), (region,), 'What?',
+                on_progress=lambda *one, mine=mine: mine.append(one))
+        for region, mine in zip(regions, told, strict=True)
+    ]  # fmt: skip
+    found = outcomes(describer, requests)
+    for mine, outcome in zip(told, found, strict=True):
+        assert [stage for stage, _ in mine[:3]] == ['preprocess', 'vision', 'language']
+        assert isinstance(outcome, Utterance)
+        assert mine[-1][1] == outcome.text.rstrip('\N{REPLACEMENT CHARACTER}')
+
+
+def test_second_question_needs_no_tower(describer: PixelReferDescriber) -> None:
+    frames, regions = clip(3)
+    describer.answer('What is {cup}?', frames, regions)
+    before = describer.vision_stats()
+    calls: list[int] = []
+    hook = describer.model.tower.register_forward_hook(lambda *_: calls.append(1))
+    said = describer.answer('And {ball}?', frames, regions)
+    hook.remove()
+    assert said.tokens_out > 0
+    assert calls == []
+    after = describer.vision_stats()
+    assert after.misses == before.misses
+    assert after.hits == before.hits + 3 + 2 * 6
+
+
+def test_looking_ahead_spares_the_whole_frame(describer: PixelReferDescriber) -> None:
+    frames, regions = clip(1)
+    before = describer.vision_stats()
+    assert describer.look_ahead(frames[0])
+    assert not describer.look_ahead(frames[0])
+    describer.answer('What?', frames, regions)
+    after = describer.vision_stats()
+    assert after.encoded_ahead == before.encoded_ahead + 1
+    assert after.misses == before.misses + 2 * 2
+
+
+def test_looking_ahead_gives_way_where_memory_is_short(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, regions = clip(1)
+    describer.answer('What?', frames, regions)
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(describer.model, 'encode_images', fail)
+    other = Frame('cam', 2, picture(5))
+    assert not describer.look_ahead(other)
+    assert describer.vision_stats().held_bytes == 0
+
+
+def test_warming_up_uses_every_part_and_leaves_nothing(describer: PixelReferDescriber) -> None:
+    used: list[str] = []
+    parts = {'tower': describer.model.tower, 'regions': describer.model.region_encoder,
+             'language': describer.model.model.layers[-1]}  # fmt: skip
+    hooks = [
+        part.register_forward_hook(lambda *_, name=name: used.append(name))
+        for name, part in parts.items()
+    ]
+    describer.warm_up()
+    for hook in hooks:
+        hook.remove()
+    assert set(used) == set(parts)
+    assert describer.vision_stats().held_bytes == 0
+    assert describer.voice.held_bytes == 0
+
+
+def test_caches_have_the_size_that_is_asked_for(checkpoint: Path) -> None:
+    none = PixelReferDescriber.load(
+        str(checkpoint), device='cpu', max_new_tokens=3, feature_cache_mib=0, prefix_cache_mib=0
+    )
+    frames, regions = clip(2)
+    first = none.answer('What?', frames, regions)
+    assert none.answer('What?', frames, regions).text == first.text
+    assert none.vision_stats().hits == none.vision_stats().held_bytes == 0
+    assert none.vision_stats().max_bytes == none.voice.held_bytes == 0
+
+
+def test_resizing_on_the_device_describes(checkpoint: Path) -> None:
+    there = PixelReferDescriber.load(
+        str(checkpoint), device='cpu', max_new_tokens=3, resize='device'
+    )
+    frames, regions = clip(2)
+    assert 1 <= there.answer('What?', frames, regions).tokens_out <= 3
+    with pytest.raises(PixelReferError, match="resize is 'fast'"):
+        PixelReferDescriber.load(str(checkpoint), device='cpu', resize='fast')
 
 
 def test_loading_names_the_model_and_its_frames(

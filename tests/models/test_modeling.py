@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -217,8 +215,9 @@ def test_features_can_be_kept_and_used_again(
             for pictures in (inputs.frames, inputs.contexts, inputs.crops)
         )
         # a second question needs no pictures, only where the masks lie
-        blind = replace(inputs, frames=None, contexts=None, crops=None)
-        found = model.encode_regions(blind, frames, contexts, crops)
+        found = model.encode_regions(
+            inputs.layout, frames, contexts, crops, inputs.frame_index, inputs.context_index
+        )
         torch.testing.assert_close(found, model.encode(inputs), rtol=1e-4, atol=1e-5)
 
 

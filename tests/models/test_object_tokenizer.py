@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from pixelrefer_ros.models.pixelrefer.object_tokenizer import (
+    batches,
     cell_layout,
     cluster,
     even_starts,
@@ -41,7 +42,7 @@ def test_batched_clustering_is_that_of_each_mask_alone(iterations: int) -> None:
     torch.manual_seed(0)
     lengths = [9, 40, 17, 100]
     tokens = [torch.randn(length, 6) for length in lengths]
-    padded, inside = pad_cells(torch.cat(tokens), lengths)
+    padded, inside = pad_cells(torch.cat(tokens), lengths, range(4), 100)
     starts = permutation_starts([torch.randperm(n).tolist() for n in lengths], lengths, 8)
     found = cluster(padded, inside, starts, iterations)
     for row, alone in enumerate(tokens):
@@ -51,7 +52,7 @@ def test_batched_clustering_is_that_of_each_mask_alone(iterations: int) -> None:
 
 def test_cluster_that_loses_its_cells_keeps_its_centroid() -> None:
     tokens = torch.tensor([[0.0], [0.0], [1.0], [5.0]])
-    padded, inside = pad_cells(tokens, [4])
+    padded, inside = pad_cells(tokens, [4], [0], 4)
     found = cluster(padded, inside, torch.tensor([[0, 1, 3]]), 1)
     # both first centroids are equal: the lower one takes all, the other stays where it was
     assert found[0, :, 0].tolist() == pytest.approx([1 / 3, 0.0, 5.0])
@@ -66,6 +67,18 @@ def test_few_cells_are_kept_in_raster_order_and_padded_with_zeros() -> None:
 def test_as_many_cells_as_tokens_are_not_clustered() -> None:
     cells = torch.randn(4, 3)
     assert torch.equal(object_tokens(cells, [4], 4, 3)[0], cells)
+
+
+def test_one_large_mask_does_not_pad_many_small_ones() -> None:
+    lengths = [40, 3000, 33, 8, 120, 700, 0]
+    groups = batches(lengths, 32)
+    assert groups == [[1], [5], [4, 0, 2]]
+    torch.manual_seed(1)
+    cells = torch.randn(sum(lengths), 6)
+    together = object_tokens(cells, lengths, 32, 3)
+    for mask, own in enumerate(cells.split(lengths)):
+        alone = object_tokens(own, [lengths[mask]], 32, 3)
+        torch.testing.assert_close(together[mask], alone[0], rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_reaches_every_cell() -> None:

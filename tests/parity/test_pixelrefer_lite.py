@@ -1,83 +1,58 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare PixelRefer-Lite with stored runs of the reference, key by key.
-
-The folder is named by PIXELREFER_GOLDEN. Each case of its ``lite`` folder holds what the
-reference made on the way from pictures to words; keys a case does not hold are passed over.
-"""
+"""Compare PixelRefer-Lite with stored runs of the reference, key by key."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pixelrefer_ros.core.describer import Request
+from pixelrefer_ros.core.types import Frame, RegionClip, Task
 from pixelrefer_ros.models.pixelrefer import (
     PixelReferConfig,
     PixelReferForConditionalGeneration,
     PixelReferProcessor,
 )
 from pixelrefer_ros.models.pixelrefer import crops as crop_module
+from pixelrefer_ros.models.pixelrefer.eyes import LiteEyes
 from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout, permutation_starts
+from tests.parity.golden import (
+    Folder,
+    Stored,
+    check_greedy_words,
+    check_logits,
+    check_permutations,
+    close,
+    spans,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get('PIXELREFER_GOLDEN', ROOT / '../shared/golden/pixelrefer')) / 'lite'
-CASES = sorted(path.parent.name for path in GOLDEN.glob('*/golden.npz'))
-SEED = 1234
+FOLDER = Folder.of('lite')
 
-pytestmark = [
-    pytest.mark.parity,
-    pytest.mark.skipif(
-        not CASES and 'PIXELREFER_GOLDEN' not in os.environ,
-        reason=f'no golden cases in {GOLDEN}; name their folder with PIXELREFER_GOLDEN',
-    ),
-]
+pytestmark = FOLDER.marks
 
 
 @dataclass
-class Case:
+class Case(Stored):
     """Run one case; every stage is worked out once, from the case's inputs."""
 
-    name: str
     model: PixelReferForConditionalGeneration
     processor: PixelReferProcessor
 
     @cached_property
-    def meta(self) -> dict[str, Any]:
-        return json.loads((GOLDEN / self.name / 'meta.json').read_text(encoding='utf-8'))
-
-    @cached_property
-    def golden(self) -> dict[str, np.ndarray]:
-        with np.load(GOLDEN / self.name / 'golden.npz') as file:
-            return dict(file)
-
-    @cached_property
-    def frames(self) -> list[np.ndarray]:
-        return [self.golden[key] for key in sorted(self.golden) if key.startswith('in.image.')]
-
-    @cached_property
-    def mask_frames(self) -> list[int]:
-        if 'in.mask_ids' in self.golden:
-            return self.golden['in.mask_ids'].tolist()
-        return list(self.meta['mask_ids'])
-
-    @cached_property
     def inputs(self):
-        return self.processor.regions(self.frames, list(self.golden['in.masks']), self.mask_frames)
+        return self.processor.regions(self.images, list(self.golden['in.masks']), self.mask_ids)
 
     @cached_property
     def object_crops(self):
         config = self.processor.config
         return [
-            crop_module.object_crop(self.frames[frame], mask, config)
-            for frame, mask in zip(self.mask_frames, self.golden['in.masks'], strict=True)
+            crop_module.object_crop(self.images[frame], mask, config)
+            for frame, mask in zip(self.mask_ids, self.golden['in.masks'], strict=True)
         ]
 
     @cached_property
@@ -85,11 +60,11 @@ class Case:
         """The prompt for the question; None where masks per object or times are not stored."""
         question = self.meta['question']
         raw, times = self.meta.get('mask_ids_raw'), self.meta.get('timestamps')
-        counts = [len(ids) for ids in raw] if raw else [1] * len(self.mask_frames)
-        timed = self.meta.get('modal') == 'video' or len(self.frames) > 1
+        counts = [len(ids) for ids in raw] if raw else [1] * len(self.mask_ids)
+        timed = self.meta.get('modal') == 'video' or len(self.images) > 1
         if len(counts) != question.count('<region>') or (timed and 'timestamps' not in self.meta):
             return None
-        times_s = [times[frame] for frame in self.mask_frames] if times else None
+        times_s = [times[frame] for frame in self.mask_ids] if times else None
         return self.processor.prompt(question, counts, times_s)
 
     @cached_property
@@ -103,14 +78,8 @@ class Case:
 
     @cached_property
     def starts(self):
-        """The reference's random starts: stored, or drawn as the reference drew them."""
-        count = self.processor.config.mask_num
-        generator = torch.Generator().manual_seed(SEED)
-        permutations = []
-        for row, length in enumerate(self.inputs.layout.lengths):
-            drawn = torch.randperm(length, generator=generator) if length > count else None
-            permutations.append(self.golden.get(f'region.{row:02d}.kmeans_perm', drawn))
-        return permutation_starts(permutations, self.inputs.layout.lengths, count)
+        lengths, count = self.inputs.layout.lengths, self.processor.config.mask_num
+        return permutation_starts(self.permutations(lengths, count), lengths, count)
 
     @cached_property
     def features(self):
@@ -126,7 +95,7 @@ class Case:
     def rows(self, name: str) -> list[int]:
         """Per mask, the row of its picture among the distinct ones."""
         index = {'global': self.inputs.frame_index, 'local': self.inputs.context_index}
-        return index[name].tolist() if name in index else list(range(len(self.mask_frames)))
+        return index[name].tolist() if name in index else list(range(len(self.mask_ids)))
 
     def stored_index(self, index_key: str, key: str, name: str, lengths: list[int]) -> list[int]:
         """Per mask, the place of its picture in ``key``, where pictures take ``lengths`` rows.
@@ -139,7 +108,7 @@ class Case:
         if name == 'crop' or len(self.golden[key]) == sum(lengths):
             return list(range(len(lengths)))
         places: dict[int, int] = {}
-        return [places.setdefault(frame, len(places)) for frame in self.mask_frames]
+        return [places.setdefault(frame, len(places)) for frame in self.mask_ids]
 
     @cached_property
     def tokens(self):
@@ -168,25 +137,18 @@ class Case:
         return self.model.encode(self.inputs, self.starts)
 
 
-@pytest.fixture(scope='module', params=CASES or ['none'])
+@pytest.fixture(scope='module', params=FOLDER.cases)
 def case(request: pytest.FixtureRequest) -> Case:
-    assert CASES, f'PIXELREFER_GOLDEN is set and {GOLDEN} holds no case'
-    directory = GOLDEN / 'checkpoint'
+    directory = FOLDER.checkpoint(request.param)
     config = PixelReferConfig.from_pretrained(
         directory, compat_reuse_context=True, compat_shared_budget=True
     )
     model = PixelReferForConditionalGeneration.from_pretrained(
         directory, config=config, dtype=torch.float32
     )
+    processor = PixelReferProcessor.from_pretrained(directory, config=config)
     with torch.inference_mode():
-        yield Case(
-            request.param, model, PixelReferProcessor.from_pretrained(directory, config=config)
-        )
-
-
-def close(found: torch.Tensor, golden: np.ndarray, tolerance: float, what: str) -> None:
-    assert tuple(found.shape) == golden.shape, what
-    np.testing.assert_allclose(found.numpy(), golden, rtol=1e-6, atol=tolerance, err_msg=what)
+        yield Case(FOLDER.path / request.param, model, processor)
 
 
 def test_crops_masks_and_boxes(case: Case) -> None:
@@ -212,12 +174,12 @@ def test_squares(case: Case, name: str) -> None:
         pytest.skip(f'the case holds no {key}')
     made = []
     first: dict[int, int] = {}
-    for row, frame in enumerate(case.mask_frames):
+    for row, frame in enumerate(case.mask_ids):
         mask = case.golden['in.masks'][first.setdefault(frame, row)]
         made.append(
-            crop_module.square(case.frames[frame], config.global_size)
+            crop_module.square(case.images[frame], config.global_size)
             if name == 'global'
-            else crop_module.context_crop(case.frames[frame], mask, config)
+            else crop_module.context_crop(case.images[frame], mask, config)
         )
     index = case.stored_index(f'{key}_index', key, name, [1] * len(made))
     for row, unique in enumerate(index):
@@ -250,17 +212,7 @@ def golden_spans(case: Case, name: str, key: str) -> list[tuple[int, int, int]]:
     """Per mask whose picture is in ``key``, where it lies among the distinct ones there."""
     lengths = [len(case.features[name][row]) for row in case.rows(name)]
     index = case.stored_index(f'vis.{name}.unique_index', key, name, lengths)
-    bounds: dict[int, tuple[int, int]] = {}
-    begin = 0
-    spans = []
-    for row, unique in enumerate(index):
-        if unique not in bounds:
-            bounds[unique] = (begin, begin + lengths[row])
-            begin += lengths[row]
-        if bounds[unique][1] <= len(case.golden[key]):
-            spans.append((row, *bounds[unique]))
-    assert spans, f'{key} does not hold one whole picture'
-    return spans
+    return spans(index, lengths, len(case.golden[key]))
 
 
 @pytest.mark.parametrize('name', ['crop', 'global', 'local'])
@@ -309,6 +261,36 @@ def test_infusion_and_projection(case: Case) -> None:
         )  # fmt: skip
 
 
+def test_eyes_see_the_same(case: Case) -> None:
+    """What questions go through cuts the reference's pictures, and encodes them as above."""
+    if len(case.images) > 1 and not all(mask.any() for mask in case.golden['in.masks']):
+        pytest.skip('frames of a video where a region is hidden are not asked about')
+    raw = case.meta.get('mask_ids_raw') or [[frame] for frame in case.mask_ids]
+    masks = iter(case.golden['in.masks'])
+    regions = [
+        RegionClip(f'r{k}', tuple(ids), [next(masks) for _ in ids]) for k, ids in enumerate(raw)
+    ]
+    frames = tuple(Frame('', stamp, image) for stamp, image in enumerate(case.images))
+    eyes = LiteEyes(case.model, case.processor, resize='exact')
+    prepared = eyes.prepare(Request(Task.ASK, frames, tuple(regions), 'What?'))
+    for name in ('crop', 'global', 'local'):
+        pictures = {
+            'crop': case.inputs.crops, 'global': case.inputs.frames, 'local': case.inputs.contexts
+        }[name]  # fmt: skip
+        cut = pictures.patches.split([height * width for height, width in pictures.grids])
+        for row, sight in zip(case.rows(name), prepared.sights, strict=True):
+            assert sight.parts is not None
+            own = {
+                'crop': sight.parts.object, 'global': sight.parts.whole.picture,
+                'local': sight.parts.context,
+            }[name]  # fmt: skip
+            assert own is not None
+            assert torch.equal(own.patches, cut[row])
+    (prompt,) = eyes.see([prepared])
+    assert prompt is not None
+    close(prompt.tokens, case.model.encode(case.inputs).flatten(0, 1).numpy(), 1e-5, 'tokens')
+
+
 def test_prompt(case: Case) -> None:
     if case.prompt is None:
         pytest.skip('the case does not hold its masks per object or its times')
@@ -328,37 +310,13 @@ def test_inputs_embeds(case: Case) -> None:
 
 
 def test_logits(case: Case) -> None:
-    logits = case.model(case.input_ids, region_tokens=case.region_tokens).logits[0]
-    if 'llm.logits' in case.golden:
-        close(logits, case.golden['llm.logits'], 1e-4, 'llm.logits')
-    if 'llm.logits_last16' in case.golden:
-        last = case.golden['llm.logits_last16']
-        close(logits[-len(last) :], last, 1e-4, 'llm.logits_last16')
-    if 'llm.logits_argmax' in case.golden:
-        assert logits.argmax(-1).tolist() == case.golden['llm.logits_argmax'].tolist()
+    check_logits(case, case.model(case.input_ids, region_tokens=case.region_tokens).logits[0])
 
 
 def test_greedy_words(case: Case) -> None:
-    if 'llm.greedy_ids' not in case.golden:
-        pytest.skip('the case holds no llm.greedy_ids')
-    golden = case.golden['llm.greedy_ids'].tolist()
-    found = case.model.generate_from_regions(
-        case.input_ids, case.region_tokens, max_new_tokens=len(golden), do_sample=False
-    )[0]
-    assert found.tolist() == golden
-    if 'text' in case.meta:
-        assert case.processor.decode(found) == case.meta['text'].strip()
+    prompt = case.input_ids, case.region_tokens
+    check_greedy_words(case, case.model, case.processor, prompt)
 
 
 def test_drawn_starts_are_the_stored_ones(case: Case) -> None:
-    stored = [
-        case.golden.get(f'region.{row:02d}.kmeans_perm')
-        for row in range(len(case.inputs.layout.lengths))
-    ]
-    generator = torch.Generator().manual_seed(SEED)
-    for permutation, length in zip(stored, case.inputs.layout.lengths, strict=True):
-        if permutation is not None:
-            assert length > case.processor.config.mask_num
-            np.testing.assert_array_equal(
-                torch.randperm(length, generator=generator).numpy(), permutation
-            )
+    check_permutations(case, case.inputs.layout.lengths, case.processor.config.mask_num)

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from pixelrefer_ros import msg as ros
+from pixelrefer_ros.core.describer import VisionStats
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.node import qos
 from pixelrefer_ros.node.camera import CameraReport
@@ -57,9 +58,14 @@ def test_health_through_a_life(bench: Callable[..., Bench]) -> None:
     def factory(parameters: Any) -> ScriptedDescriber:
         if reasons:
             raise reasons.pop()
-        return ScriptedDescriber()
+        describer = ScriptedDescriber()
+        describer.seen = VisionStats(
+            hits=3, misses=1, encoded_ahead=2, held_bytes=5 << 20, max_bytes=20 << 20
+        )
+        return describer
 
-    one = bench(factory=factory, activate=False, parameters=FAST | {'describe.after_s': 0.0})
+    parameters = FAST | {'describe.after_s': 0.0, 'look_ahead': 'never'}
+    one = bench(factory=factory, activate=False, parameters=parameters)
     health = Health(one)
     wait_for(lambda: health.part('model'), 'diagnostics')
     assert health.part('model').level == DiagnosticStatus.OK
@@ -91,6 +97,9 @@ def test_health_through_a_life(bench: Callable[..., Bench]) -> None:
     assert health.part('camera').level == DiagnosticStatus.OK
     wait_for(lambda: health.values('queue').get('done') == '1', 'the description')
     assert float(health.values('queue')['latency p95 [ms]']) > 0
+    assert health.values('queue')['asked together on average'] == '1.0'
+    assert health.part('vision').message == '75% of 4 pictures were known, 5 of 20 MiB held'
+    assert list(health.values('vision').values()) == ['3', '1', '2', '5.0', '20.0']
 
     one.client.publish('image', image_msg(0))
     wait_for(lambda: health.values('camera')['bad'] == '1', 'the bad image')

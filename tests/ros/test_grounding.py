@@ -13,6 +13,7 @@ import pytest
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from std_msgs.msg import String
 
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros.action import Ask
@@ -78,7 +79,7 @@ def test_an_answer_with_evidence(one: Bench) -> None:
         assert getattr(Ask.Feedback, f'STAGE_{stage}') in stages
 
 
-def test_it_comes_on_the_topics_too(one: Bench) -> None:
+def test_it_comes_on_the_topics_too(one: Bench, chat: ScriptedChatModel) -> None:
     answers = one.client.listen('pixelrefer/answers', ros.Answer)
     one.client.publish(
         'pixelrefer/query',
@@ -86,6 +87,10 @@ def test_it_comes_on_the_topics_too(one: Bench) -> None:
     )
     wait_for(lambda: answers, 'the answer')
     assert (answers[0].query_id, answers[0].error_code) == ('w', ErrorCode.OK)
+    chat.script = [TURN1, TURN2]
+    one.client.publish('pixelrefer/query_text', String(data='find: what is it?'))
+    wait_for(lambda: len(answers) == 2, 'the second answer')
+    assert list(answers[1].region_ids) == [f'found-{answers[1].query_id}']
 
 
 def test_cancel(one: Bench, chat: ScriptedChatModel) -> None:

@@ -7,17 +7,19 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros import srv
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
 from pixelrefer_ros.engine import Engine
 from pixelrefer_ros.node.conversions import box_from_msg
+from pixelrefer_ros.node.parameters import NodeParameters
 from tests.doubles import ScriptedDescriber
-from tests.ros.rig import WAIT_S, box_region, ns, wait_for
+from tests.ros.rig import WAIT_S, box_region, ns, picture, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +98,22 @@ def test_the_real_loader_says_what_to_do(
     assert name in error
     assert 'pixelrefer fetch' in error or 'neither' in error
     one.assert_alive()
+
+
+def test_the_real_loader_does_as_the_parameters_say() -> None:
+    from pixelrefer_ros.node.node import load_describer
+
+    parameters = NodeParameters(
+        model_device='cpu', model_feature_cache_mib=3.0, model_max_new_tokens=1
+    )
+    describer = load_describer(parameters)
+    assert describer.vision_stats().max_bytes == 3 << 20
+    assert describer.vision_stats().held_bytes == 0  # nothing is left of the warm-up
+    frame = Frame('', 1, picture())
+    mask = np.zeros((48, 64), bool)
+    mask[10:30, 10:30] = True
+    assert describer.describe([frame], RegionClip('a', (0,), [mask])).tokens_out == 1
+    assert describer.vision_stats().held_bytes > 0
 
 
 def test_a_broken_model_folder_is_refused(
@@ -193,7 +211,7 @@ def test_services_say_when_the_node_is_not_active(
 
 
 def test_deactivating_answers_what_is_open(bench: Callable[..., Bench]) -> None:
-    one = bench(parameters={'describe.enabled': False})
+    one = bench(parameters={'describe.enabled': False, 'max_batch': 1})
     one.describer.gate = threading.Event()  # never set: the model is stuck until told to stop
     answers = one.client.listen('pixelrefer/answers', ros.Answer)
     one.send_frames([ns(1)])

@@ -94,6 +94,9 @@ def test_both_ends_of_every_range_are_accepted(end: str) -> None:
         ({'model_name': ''}, 'tabletop'),
         ({'image_transport': 'theora'}, 'raw, compressed, auto'),
         ({'model_dtype': 'int8'}, 'bfloat16'),
+        ({'model_quantization': 'int8'}, 'torchao-int8'),
+        ({'model_resize': 'gpu'}, 'auto, exact, device'),
+        ({'look_ahead': 'sometimes'}, 'never, regions, always'),
     ],
 )
 def test_bad_values_say_what_to_give(values: dict[str, Any], match: str) -> None:

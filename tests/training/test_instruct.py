@@ -26,7 +26,15 @@ from pixelrefer_ros.training.instruct import (
     tune,
 )
 from pixelrefer_ros.training.instruct_trainer import part_of
-from tests.models.conftest import box_mask, picture, small_config, small_model, write_tokenizer
+from tests.models.conftest import (
+    box_mask,
+    picture,
+    small_config,
+    small_full_config,
+    small_full_model,
+    small_model,
+    write_tokenizer,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -313,6 +321,14 @@ def test_missing_model(data: Path, tmp_path: Path) -> None:
     with pytest.raises(PixelReferError, match='no config.json') as caught:
         tune(tmp_path, data, None, tmp_path / 'out', options=FAST)
     assert caught.value.code == ErrorCode.MODEL_ERROR
+
+
+def test_full_model_is_refused(data: Path, tmp_path: Path) -> None:
+    source = tmp_path / 'full'
+    small_full_model(small_full_config()).save_pretrained(source)
+    with pytest.raises(PixelReferError, match='only PixelRefer-Lite can be trained') as caught:
+        tune(source, data, None, tmp_path / 'out', options=FAST)
+    assert caught.value.code == ErrorCode.UNSUPPORTED
 
 
 def test_shared_pixel_budget_needs_single_samples(

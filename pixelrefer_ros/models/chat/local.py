@@ -29,10 +29,11 @@ from pixelrefer_ros.models.chat.prompt import (
     read,
     shared_tokens,
 )
-from pixelrefer_ros.models.chat.quantization import NONE, quantization_config
+from pixelrefer_ros.models.chat.quantization import quantization_config
+from pixelrefer_ros.models.chat.watch import Watch
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
 from pixelrefer_ros.models.guards import failures, quietly
-from pixelrefer_ros.models.pixelrefer.decoding import Watch
+from pixelrefer_ros.models.quantization import NONE
 from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.models.quantization import INT4, INT8, NONE, check, torchao_kind
 
-NONE = 'none'
 PACKAGES = {
     'bnb4': ('bitsandbytes', 'accelerate'),
     'bnb8': ('bitsandbytes', 'accelerate'),
-    'torchao-int4': ('torchao', 'accelerate'),
-    'torchao-int8': ('torchao', 'accelerate'),
+    INT4: ('torchao', 'accelerate'),
+    INT8: ('torchao', 'accelerate'),
 }
 """Kinds of quantisation and the packages each needs."""
 
@@ -29,20 +28,7 @@ def check_quantization(name: str) -> None:
     Raises:
         PixelReferError: MODEL_ERROR with what to do.
     """
-    if name == NONE:
-        return
-    if name not in PACKAGES:
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR,
-            f"quantization is '{name}', must be '{NONE}' or one of {', '.join(PACKAGES)}",
-        )
-    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
-    if missing:
-        raise PixelReferError(
-            ErrorCode.MODEL_ERROR,
-            f"quantization '{name}' needs {' and '.join(missing)}: run "
-            f"`pip install {' '.join(missing)}`, or set it to '{NONE}'",
-        )
+    check(name, PACKAGES)
 
 
 def quantization_config(name: str, device_type: str) -> Any:
@@ -57,10 +43,10 @@ def quantization_config(name: str, device_type: str) -> Any:
             on such a device.
     """
     check_quantization(name)
-    if name == 'torchao-int4' and device_type != 'cuda':
+    if name == INT4 and device_type != 'cuda':
         raise PixelReferError(
             ErrorCode.MODEL_ERROR,
-            f"quantization '{name}' runs on CUDA devices; on a CPU use 'torchao-int8' or 'bnb4'",
+            f"quantization '{name}' runs on CUDA devices; on a CPU use '{INT8}' or 'bnb4'",
         )
     if name == NONE:
         return None
@@ -76,16 +62,6 @@ def quantization_config(name: str, device_type: str) -> Any:
             bnb_4bit_compute_dtype=torch.bfloat16,
             llm_int8_skip_modules=_KEPT,
         )
-    from torchao.quantization import (  # type: ignore[import-not-found]
-        Int4WeightOnlyConfig,
-        Int8WeightOnlyConfig,
-    )
     from transformers import TorchAoConfig
 
-    # this layout has its kernels in torch itself, others need one more package
-    kind = (
-        Int4WeightOnlyConfig(int4_packing_format='tile_packed_to_4d', set_inductor_config=False)
-        if name == 'torchao-int4'
-        else Int8WeightOnlyConfig(set_inductor_config=False)
-    )
-    return TorchAoConfig(kind, modules_to_not_convert=_KEPT)
+    return TorchAoConfig(torchao_kind(name), modules_to_not_convert=_KEPT)

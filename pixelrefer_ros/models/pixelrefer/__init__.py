@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""PixelRefer-Lite on transformers: regions of pictures and videos in, words out."""
+"""PixelRefer on transformers: Lite here, the full model in ``full``; regions in, words out."""
 
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError
 from pixelrefer_ros.models.pixelrefer.configuration import PixelReferConfig

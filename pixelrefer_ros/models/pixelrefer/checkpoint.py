@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from pixelrefer_ros.models.pixelrefer.configuration import PixelReferConfig
-from pixelrefer_ros.models.pixelrefer.prompts import REGION_TOKEN
+from pixelrefer_ros.models.pixelrefer.configuration import RegionModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,18 +18,13 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+Config = TypeVar('Config', bound=RegionModelConfig)
 Shape = tuple[int, ...]
 
 INDEXES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 SINGLE = ('model.safetensors', 'pytorch_model.bin')
 MAX_NAMES = 40
 """Names an error message lists before it counts the rest."""
-
-UNUSED_PARTS = {
-    'use_mm_proj': 'model.mm_projector.',
-    'use_mask_embedding': 'model.region_encoder.mask_embedding.',
-}
-"""Config field → parameters that published weights hold and Lite never calls."""
 
 _BUFFER_SUFFIX = 'rotary_emb.inv_freq'
 _EMBED, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
@@ -41,7 +35,7 @@ class CheckpointError(ValueError):
 
     Attributes:
         missing: Parameters the directory should hold and does not.
-        unexpected: Parameters it holds that PixelRefer-Lite has not.
+        unexpected: Parameters it holds that the model has not.
         mismatched: Parameters of another shape.
     """
 
@@ -70,52 +64,53 @@ class CheckpointError(ValueError):
 
 
 def check(
-    model_class: type[PreTrainedModel], directory: Path, config: PixelReferConfig | None = None
-) -> PixelReferConfig:
-    """Make sure that a directory holds all of a PixelRefer-Lite model and nothing else.
+    model_class: type[PreTrainedModel], directory: Path, config: Config | None = None
+) -> Config:
+    """Make sure that a directory holds all of a model and nothing else.
 
     Reads config.json and the names and shapes of the weights, not the weights.
 
     Args:
-        model_class: Class the weights are for.
+        model_class: Class the weights are for; its ``config_class`` says the kind of model.
         directory: The model directory.
         config: Used in place of its config.json.
 
     Returns:
-        The config, its ``use_mm_proj`` and ``use_mask_embedding`` as the weights have them, its
-        ``region_token_index`` as the tokenizer has it.
+        The config, its fields that say which unused parts there are as the weights have them,
+        the ids of its placeholders as the tokenizer has them.
 
     Raises:
         CheckpointError: Something is missing, unexpected or of another shape.
     """
+    config_class = cast('type[Config]', model_class.config_class)
     fields = config.to_dict() if config is not None else read_config(directory)
     shapes = read_shapes(directory)
-    for field, prefix in UNUSED_PARTS.items():
+    for field, prefix in config_class.unused_parts.items():
         fields[field] = any(name.startswith(prefix) for name in shapes)
-    kind = fields.get('model_type')
+    model_type = fields.get('model_type')
     try:
-        found = PixelReferConfig.from_dict(fields)
+        found = config_class.from_dict(fields)
         with torch.device('meta'):
             model = model_class(found)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f'{directory}: config.json does not fit: {error}') from error
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     missing, unexpected, mismatched = compare(expected, shapes, bool(found.tie_word_embeddings))
-    if kind != PixelReferConfig.model_type:
+    if model_type != config_class.model_type:
         raise CheckpointError(
-            f"{directory}: model_type is {kind!r}, only '{PixelReferConfig.model_type}' "
-            '(PixelRefer-Lite) can be loaded',
+            f"{directory}: model_type is {model_type!r}, only '{config_class.model_type}' "
+            f'({config_class.kind}) can be loaded here',
             missing,
             unexpected,
             mismatched,
         )
-    stored = stored_region_token(directory)
-    if stored is not None:
-        found.region_token_index = stored
+    stored = stored_tokens(directory)
+    for token, field in config_class.placeholders.items():
+        setattr(found, field, stored.get(token, getattr(found, field)))
     if missing or unexpected or mismatched:
         raise CheckpointError(
-            f'{directory}: the weights are not those of the PixelRefer-Lite model config.json '
-            'describes',
+            f'{directory}: the weights are not those of the {config_class.kind} model '
+            'config.json describes',
             missing,
             unexpected,
             mismatched,
@@ -168,8 +163,8 @@ def read_config(directory: Path) -> dict[str, object]:
     return fields
 
 
-def stored_region_token(directory: Path) -> int | None:
-    """Return the region token's id in a directory's tokenizer files, None when none says.
+def stored_tokens(directory: Path) -> dict[str, int]:
+    """Return the added tokens a directory's tokenizer files name, and their ids.
 
     The reference trusts the tokenizer over config.json.
     """
@@ -181,7 +176,7 @@ def stored_region_token(directory: Path) -> int | None:
     path = directory / 'added_tokens.json'
     if path.is_file():
         ids |= json.loads(path.read_text(encoding='utf-8'))
-    return ids.get(REGION_TOKEN)
+    return ids
 
 
 def read_shapes(directory: Path) -> dict[str, Shape]:

@@ -1,9 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cut the three pictures of a mask: object crop, context crop, whole frame.
-
-OpenCV's resizers are part of the numerics: trained weights know their results.
-"""
+"""Cut the three pictures of a mask: object crop, context crop, whole frame."""
 
 from __future__ import annotations
 
@@ -15,11 +12,16 @@ import cv2
 import numpy as np
 
 from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE
+from pixelrefer_ros.models.pixelrefer.resampling import EXACT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pixelrefer_ros.models.pixelrefer.configuration import PixelReferConfig
+    from pixelrefer_ros.models.pixelrefer.configuration import (
+        PixelReferConfig,
+        RegionModelConfig,
+    )
+    from pixelrefer_ros.models.pixelrefer.resampling import Pixels, Resizer
 
 PATCH_AREA = PATCH_SIZE * PATCH_SIZE
 
@@ -29,14 +31,14 @@ class ObjectCrop:
     """Hold one mask's crop.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB, both sides multiples of the patch size.
+        picture: (H, W, 3) uint8 RGB, both sides multiples of the patch size; where the frame is.
         grid_mask: (H / 14, W / 14) float32; cells above 0 belong to the mask.
         box: (top, left, bottom, right) of the crop in frame pixels, inclusive; zeros for an
             empty mask.
         frame_size: (height, width) of the frame.
     """
 
-    picture: NDArray[np.uint8]
+    picture: Pixels
     grid_mask: NDArray[np.float32]
     box: tuple[int, int, int, int]
     frame_size: tuple[int, int]
@@ -64,17 +66,18 @@ def padded_box(
 
 
 def object_crop(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], config: PixelReferConfig
+    image: Pixels,
+    mask: NDArray[np.uint8],
+    config: RegionModelConfig,
+    resizer: Resizer = EXACT,
 ) -> ObjectCrop:
     """Cut a mask's surroundings out, scaled so that the mask covers a useful number of patches.
-
-    Small masks are enlarged by a whole factor until they cover ``mask_num`` patches, large ones
-    shrunk to ``large_object_patches``.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8 of 0 and 1.
         config: Margins and sizes.
+        resizer: Resizes the kind of picture ``image`` is.
 
     Returns:
         The crop; a black patch with an empty mask for an empty mask.
@@ -82,31 +85,50 @@ def object_crop(
     frame_size = (image.shape[0], image.shape[1])
     tight = tight_box(mask)
     if tight is None:
-        black = np.zeros((PATCH_SIZE, PATCH_SIZE, 3), np.uint8)
-        return ObjectCrop(black, np.zeros((1, 1), np.float32), (0, 0, 0, 0), frame_size)
+        return empty_crop(frame_size, resizer)
     box = padded_box(tight, config.object_margin, frame_size)
     picture, inside = _cut(image, box), _cut(mask, box)
-    area = cv2.countNonZero(mask)
-    scale: float = math.ceil(math.sqrt(PATCH_AREA * config.mask_num / area))
-    if scale == 1 and area / PATCH_AREA > config.large_object_patches:
-        scale = 1.0 / math.sqrt(area / PATCH_AREA / config.large_object_patches)
     height, width = picture.shape[:2]
-    rows = math.ceil(height * scale / PATCH_SIZE)
-    columns = math.ceil(width * scale / PATCH_SIZE)
+    rows, columns = object_grid(height, width, cv2.countNonZero(mask), config)
     target = (columns * PATCH_SIZE, rows * PATCH_SIZE)
     shrinks = target[0] < width and target[1] < height
-    resized = cv2.resize(
-        picture, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    resized = (resizer.area if shrinks else resizer.linear)(picture, target)
     grid_mask = cv2.resize(
         inside.astype(np.float32), (columns, rows), interpolation=cv2.INTER_LINEAR
     )
     return ObjectCrop(resized, grid_mask, box, frame_size)
 
 
+def object_grid(height: int, width: int, area: int, config: RegionModelConfig) -> tuple[int, int]:
+    """Return (rows, columns) of patches that the crop of a mask is scaled to.
+
+    Small masks are enlarged by a whole factor until they cover ``mask_num`` patches, large ones
+    shrunk to ``large_object_patches``.
+
+    Args:
+        height: Of the crop in pixels.
+        width: Of the crop.
+        area: Pixels of the mask, at least 1.
+        config: Sizes.
+    """
+    scale: float = math.ceil(math.sqrt(PATCH_AREA * config.mask_num / area))
+    if scale == 1 and area / PATCH_AREA > config.large_object_patches:
+        scale = 1.0 / math.sqrt(area / PATCH_AREA / config.large_object_patches)
+    return math.ceil(height * scale / PATCH_SIZE), math.ceil(width * scale / PATCH_SIZE)
+
+
+def empty_crop(frame_size: tuple[int, int], resizer: Resizer = EXACT) -> ObjectCrop:
+    """Return what stands for an empty mask: a black patch that does not belong to it."""
+    black = resizer.black((PATCH_SIZE, PATCH_SIZE))
+    return ObjectCrop(black, np.zeros((1, 1), np.float32), (0, 0, 0, 0), frame_size)
+
+
 def context_crop(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], config: PixelReferConfig
-) -> NDArray[np.uint8]:
+    image: Pixels,
+    mask: NDArray[np.uint8],
+    config: PixelReferConfig,
+    resizer: Resizer = EXACT,
+) -> Pixels:
     """Cut a mask's surroundings out as a square of ``local_size``, aspect ratio ignored.
 
     An empty mask gets the whole frame.
@@ -115,20 +137,18 @@ def context_crop(
     tight = tight_box(mask)
     if tight is not None:
         image = _cut(image, padded_box(tight, config.context_margin, size))
-    return square(image, config.local_size)
+    return square(image, config.local_size, resizer)
 
 
-def square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def square(image: Pixels, side: int, resizer: Resizer = EXACT) -> Pixels:
     """Scale a picture to a square, aspect ratio ignored."""
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    return resizer.area(image, (side, side))
 
 
-def working_frame(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+def working_frame(image: Pixels, long_side: int, resizer: Resizer = EXACT) -> Pixels:
     """Scale a frame down so that its long side is at most this many pixels; 0 leaves it."""
-    size = _working_size((image.shape[0], image.shape[1]), long_side)
-    if size is None:
-        return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    size = working_size((image.shape[0], image.shape[1]), long_side)
+    return image if size is None else resizer.area(image, size)
 
 
 def working_mask(mask: NDArray[np.generic], long_side: int) -> NDArray[np.uint8]:
@@ -138,14 +158,14 @@ def working_mask(mask: NDArray[np.generic], long_side: int) -> NDArray[np.uint8]
     are covered most, so that no mask vanishes.
     """
     binary = (mask != 0).astype(np.uint8)
-    size = _working_size((mask.shape[0], mask.shape[1]), long_side)
+    size = working_size((mask.shape[0], mask.shape[1]), long_side)
     if size is None:
         return binary
     cover = cv2.resize(binary * 255, size, interpolation=cv2.INTER_AREA)
     return (cover >= min(128, max(int(cover.max()), 1))).astype(np.uint8)
 
 
-def _working_size(size: tuple[int, int], long_side: int) -> tuple[int, int] | None:
+def working_size(size: tuple[int, int], long_side: int) -> tuple[int, int] | None:
     """Return OpenCV's (width, height) to scale (height, width) to, None to leave it."""
     longest = max(size)
     if not 0 < long_side < longest:
@@ -154,6 +174,6 @@ def _working_size(size: tuple[int, int], long_side: int) -> tuple[int, int] | No
     return max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
 
 
-def _cut(picture: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def _cut(picture: Pixels, box: tuple[int, int, int, int]) -> Pixels:
     top, left, bottom, right = box
     return picture[top : bottom + 1, left : right + 1]

@@ -1,39 +1,46 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Describe regions and answer questions about them with PixelRefer-Lite."""
+"""Describe regions and answer questions about them with PixelRefer."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from pixelrefer_ros.core.describer import RegionDescriber, VisionStats
-from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task, Utterance
+from pixelrefer_ros.core.describer import RegionDescriber
+from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
 from pixelrefer_ros.models.guards import quietly
-from pixelrefer_ros.models.pixelrefer import prompts
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError
-from pixelrefer_ros.models.pixelrefer.decoding import Watch
-from pixelrefer_ros.models.pixelrefer.modeling import PixelReferForConditionalGeneration
-from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
+from pixelrefer_ros.models.pixelrefer.jobs import Job, tell
+from pixelrefer_ros.models.pixelrefer.kinds import kind_of
+from pixelrefer_ros.models.pixelrefer.quantization import check_quantization, quantize
+from pixelrefer_ros.models.pixelrefer.voice import Voice
 from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pixelrefer_ros.core.describer import Request
-    from pixelrefer_ros.core.types import Frame, RegionClip
+    from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.models.pixelrefer.jobs import OnSaid
+    from pixelrefer_ros.models.pixelrefer.kinds import Eyes, Prepared
+    from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 512
 """Longest answer in tokens, where neither caller nor generation_config.json says another."""
+
+WARM_UP_SIDE = 64  # pixels
+
+NO_MEMORY = 'allocate memory'
+"""What torch says when the memory of the CPU is all taken."""
 
 
 class PixelReferDescriber(RegionDescriber):
@@ -42,40 +49,60 @@ class PixelReferDescriber(RegionDescriber):
     Attributes:
         name: Model name, as it appears in the results.
         frames_per_region: How many frames of a region the model wants to see at most.
+        needs_regions: Whether a question without any region is refused.
         model: The model.
         processor: Its processor.
+        eyes: See for it.
+        voice: Speaks for it.
     """
 
     def __init__(
         self,
-        model: PixelReferForConditionalGeneration,
-        processor: PixelReferProcessor,
+        model: Any,
+        processor: Any,
         name: str,
+        *,
+        eyes: Eyes,
         max_new_tokens: int = 0,
+        prefix_cache_mib: float = 256.0,
     ) -> None:
-        """Join a model and its processor.
+        """Join a model, its processor and its eyes.
 
         Args:
             model: On the device it shall run on.
             processor: Of the same directory.
             name: Appears in the results.
+            eyes: Of the same model.
             max_new_tokens: Longest answer; 0 for the model's own limit.
+            prefix_cache_mib: What the language model may keep between questions.
         """
         self.model = model
         self.processor = processor
         self.name = name
+        self.eyes = eyes
         self.frames_per_region = model.config.max_frames_per_region
-        self.needs_regions = True
-        generation = model.generation_config
-        self._max_new_tokens = max_new_tokens or generation.max_new_tokens or MAX_NEW_TOKENS
-        if generation.eos_token_id is None:
-            generation.eos_token_id = processor.tokenizer.eos_token_id
-        if generation.pad_token_id is None:
-            generation.pad_token_id = processor.tokenizer.pad_token_id
+        self.needs_regions = eyes.needs_regions
+        self.voice = Voice(
+            model,
+            processor,
+            max_new_tokens=max_new_tokens
+            or model.generation_config.max_new_tokens
+            or MAX_NEW_TOKENS,
+            cache_mib=prefix_cache_mib,
+        )
 
     @classmethod
     def load(
-        cls, name: str, *, device: str = 'auto', dtype: str = 'auto', max_new_tokens: int = 0
+        cls,
+        name: str,
+        *,
+        device: str = 'auto',
+        dtype: str = 'auto',
+        max_new_tokens: int = 0,
+        feature_cache_mib: float = 256.0,
+        prefix_cache_mib: float = 256.0,
+        resize: str = 'auto',
+        quantization: str = 'none',
     ) -> PixelReferDescriber:
         """Load a model that is on this machine.
 
@@ -85,227 +112,201 @@ class PixelReferDescriber(RegionDescriber):
             dtype: 'auto', 'float32', 'bfloat16' or 'float16'; 'auto' is float32 on a CPU and
                 what config.json says elsewhere.
             max_new_tokens: Longest answer; 0 for the model's own limit.
+            feature_cache_mib: What features of pictures may take on the device; 0 keeps none.
+            prefix_cache_mib: The same for what the language model has read.
+            resize: Where pictures are resized: 'exact', 'device' or 'auto'; see ``LiteEyes``.
+            quantization: Of the language model's weights; see ``quantization.quantize``.
 
         Raises:
             PixelReferError: MODEL_ERROR with what to do, OUT_OF_MEMORY when it does not fit.
         """
+        check_quantization(quantization)
         place = pick_device(device)
         own: torch.dtype | str = torch.float32 if place.type == 'cpu' else 'auto'
         directory = resolve(name)
         try:
             with quietly(), _refusals(ErrorCode.MODEL_ERROR):
-                model = PixelReferForConditionalGeneration.from_pretrained(
-                    directory, dtype=pick_dtype(dtype) or own
-                )
-                processor = PixelReferProcessor.from_pretrained(directory, model.config)
+                kind = kind_of(directory)
+                model = kind.model.from_pretrained(directory, dtype=pick_dtype(dtype) or own)
+                processor = kind.processor.from_pretrained(directory, model.config)
                 model.to(place)
+                quantize(model, quantization)
                 spare_threads(model)
+                eyes = kind.eyes(model, processor, cache_mib=feature_cache_mib, resize=resize)
         except CheckpointError as error:
             raise PixelReferError(ErrorCode.MODEL_ERROR, str(error)) from error
         logger.info('loaded %s on %s as %s', name, place, model.dtype)
-        return cls(model, processor, name, max_new_tokens)
+        return cls(
+            model,
+            processor,
+            name,
+            eyes=eyes,
+            max_new_tokens=max_new_tokens,
+            prefix_cache_mib=prefix_cache_mib,
+        )
 
-    def say(
-        self,
-        requests: Sequence[Request],
-        on_said: Callable[[int, Utterance | PixelReferError], None],
-    ) -> None:
+    def warm_up(self) -> None:
+        """Do what the first request would take long for: see something and say a word about it.
+
+        Raises:
+            PixelReferError: OUT_OF_MEMORY or MODEL_ERROR.
+        """
+        with torch.inference_mode(), _refusals(ErrorCode.MODEL_ERROR):
+            self.voice.warm_up()
+        side = WARM_UP_SIDE
+        frame = Frame('', 1, np.full((side, side, 3), 127, np.uint8))
+        mask = np.zeros((side, side), bool)
+        mask[side // 4 : -side // 4, side // 4 : -side // 4] = True
+        stages: list[str] = []
+        self.describe(
+            [frame],
+            RegionClip('warm-up', (0,), [mask]),
+            should_stop=lambda: 'language' in stages,
+            on_progress=lambda stage, _: stages.append(stage),
+        )
+        self.forget()
+
+    def say(self, requests: Sequence[Request], on_said: OnSaid) -> None:
         """Put requests into words; see ``RegionDescriber``."""
+        began = time.perf_counter()
+        jobs = []
         for place, request in enumerate(requests):
-            outcome: Utterance | PixelReferError
             try:
-                outcome = self._say(
-                    self._text(request),
-                    request.frames,
-                    request.regions,
-                    request.should_stop,
-                    request.on_progress,
-                )
+                jobs.append(Job(place, request, self._prepare(request), on_said))
             except PixelReferError as error:
-                outcome = error
-            on_said(place, outcome)
+                on_said(place, error)
+        for job in jobs:
+            job.preprocess_s = time.perf_counter() - began
+        code = self._run(jobs, give_up=False)
+        if code is None:
+            return
+        # one of several may be at fault, and memory may do for one after the other
+        for job in jobs:
+            if not job.done:
+                if code == ErrorCode.OUT_OF_MEMORY:
+                    self._free()
+                self._run([job], give_up=True)
 
     def look_ahead(self, frame: Frame) -> bool:
-        """Encode a frame before it is asked about; see ``RegionDescriber``."""
+        """Encode a frame before it is asked about; see ``RegionDescriber``.
+
+        Nothing is done where memory does not suffice for it: questions need it more.
+
+        Raises:
+            PixelReferError: MODEL_ERROR.
+        """
+        try:
+            with torch.inference_mode(), _refusals(ErrorCode.MODEL_ERROR):
+                return self.eyes.look_ahead(frame)
+        except PixelReferError as error:
+            if error.code != ErrorCode.OUT_OF_MEMORY:
+                raise
+        self._free()
         return False
 
     def forget(self) -> None:
-        """Drop what is kept of frames; see ``RegionDescriber``."""
+        """Drop what is kept of frames and of what was read; see ``RegionDescriber``."""
+        self.eyes.forget()
+        self.voice.forget()
 
     def vision_stats(self) -> VisionStats:
         """Return the counts so far; see ``RegionDescriber``."""
-        return VisionStats()
+        return self.eyes.stats()
 
-    def _text(self, request: Request) -> str:
-        """Return what to ask the model, with one ``<region>`` per region."""
-        config = self.model.config
-        video = len(request.frames) > 1
-        if request.task == Task.DESCRIBE:
-            text = config.describe_prompt_video if video else config.describe_prompt_image
-            if prompts.REGION_MARK not in text:
-                text = f'{self._introduction(1, video)} {text}'
-            if request.text:
-                text = f'{text} {_named(request.text, request.regions)}'
-            return text
-        if not request.text.strip():
-            raise PixelReferError(ErrorCode.BAD_REQUEST, 'the question is empty')
-        if not request.regions:
-            raise PixelReferError(ErrorCode.BAD_REQUEST, 'the question needs at least one region')
-        introduction = self._introduction(len(request.regions), video)
-        return f'{introduction} {_named(request.text, request.regions)}'
-
-    def _introduction(self, count: int, video: bool) -> str:
-        config = self.model.config
-        one, many = (
-            (config.one_object_prefix_video, config.many_objects_prefix_video)
-            if video
-            else (config.one_object_prefix_image, config.many_objects_prefix_image)
-        )
-        return prompts.introduction(one, many, count)
-
-    def _say(
-        self,
-        request: str,
-        frames: Sequence[Frame],
-        regions: Sequence[RegionClip],
-        should_stop: Callable[[], bool] | None,
-        on_progress: Callable[[str, str], None] | None,
-    ) -> Utterance:
-        """Run the model on a request with one ``<region>`` per region.
+    def _prepare(self, request: Request, *, give_up: bool = False) -> Prepared:
+        """Do what does not need the model yet; pictures may go to the device, though.
 
         Raises:
             PixelReferError: BAD_REQUEST, OUT_OF_MEMORY or MODEL_ERROR.
         """
-        stop = should_stop or (lambda: False)
-        tell = on_progress or (lambda stage, text: None)
-        _check(frames, regions)
-        with torch.inference_mode(), _refusals(ErrorCode.BAD_REQUEST):
-            began = time.perf_counter()
-            tell('preprocess', '')
-            masks, mask_frames, counts = _flatten(regions, video=len(frames) > 1)
-            times = [(frames[i].stamp_ns - frames[0].stamp_ns) / NS_PER_S for i in mask_frames]
-            prompt = self.processor.prompt(request, counts, times if len(frames) > 1 else None)
-            input_ids = self.processor.encode(prompt)
-            room = self._room(input_ids.shape[1])
-            inputs = self.processor.regions([f.image for f in frames], masks, mask_frames)
-            prepared = time.perf_counter()
-            if stop():
-                return _canceled(input_ids.shape[1], prepared - began)
+        try:
+            with torch.inference_mode(), _refusals(ErrorCode.BAD_REQUEST):
+                tell(request, 'preprocess')
+                prepared: Prepared = self.eyes.prepare(request)
+                self.voice.room(len(prepared.input_ids))
+                return prepared
+        except PixelReferError as error:
+            if give_up or error.code != ErrorCode.OUT_OF_MEMORY:
+                raise
+        self._free()
+        return self._prepare(request, give_up=True)
 
-            tell('vision', '')
-            input_ids = input_ids.to(self.model.device)
-            with _refusals(ErrorCode.MODEL_ERROR):
-                tokens = self.model.encode(inputs)
-                self._wait()
-            seen = time.perf_counter()
-            if stop():
-                return _canceled(input_ids.shape[1], prepared - began, seen - prepared)
+    def _run(self, jobs: Sequence[Job], *, give_up: bool) -> ErrorCode | None:
+        """See and speak.
 
-            tell('language', '')
-            ids = [region.region_id for region in regions]
+        Args:
+            jobs: Those that have no outcome.
+            give_up: Whether what goes wrong is their outcome, though trying again might help.
 
-            def on_text(text: str) -> None:
-                tell('language', prompts.say_region_ids(text, ids))
+        Returns:
+            What went wrong with those that have no outcome now. The error itself is let go of:
+            it holds what was in memory.
+        """
+        try:
+            with torch.inference_mode(), _refusals(ErrorCode.MODEL_ERROR):
+                self._speak(self._see(jobs))
+        except PixelReferError as error:
+            if give_up or (len(jobs) == 1 and error.code != ErrorCode.OUT_OF_MEMORY):
+                for job in jobs:
+                    if not job.done:
+                        job.end(error)
+                return None
+            logger.warning('asked %d together, trying one at a time: %s', len(jobs), error)
+            return error.code
+        return None
 
-            watch = Watch(self.processor, should_stop, on_text if on_progress else None)
-            with _refusals(ErrorCode.MODEL_ERROR):
-                self.model.generate_from_regions(
-                    input_ids,
-                    tokens,
-                    max_new_tokens=min(room, self._max_new_tokens),
-                    stopping_criteria=StoppingCriteriaList([watch]),
-                    logits_processor=LogitsProcessorList([watch.keeper]),
-                    do_sample=False,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                )
-        return Utterance(
-            text=prompts.say_region_ids(watch.text, ids),
-            tokens_in=input_ids.shape[1],
-            tokens_out=len(watch.token_ids),
-            mean_logprob=watch.mean_logprob,
-            preprocess_s=prepared - began,
-            vision_s=seen - prepared,
-            language_s=time.perf_counter() - seen,
-            canceled=watch.canceled,
+    def _see(self, jobs: Sequence[Job]) -> list[tuple[Job, Prompt]]:
+        """Encode pictures; return the jobs that go on, and what to ask."""
+        going = []
+        for job in jobs:
+            if job.should_stop():
+                job.end(None)
+            else:
+                job.tell('vision')
+                going.append(job)
+        if not going:
+            return []
+        began = time.perf_counter()
+        prompts_seen = self.eyes.see([job.prepared for job in going])
+        if self.model.device.type == 'cuda':
+            torch.cuda.synchronize(self.model.device)  # so that the timings say where work is
+        vision_s = time.perf_counter() - began
+        ready = []
+        for job, prompt in zip(going, prompts_seen, strict=True):
+            job.vision_s = vision_s
+            if prompt is None or job.should_stop():
+                job.end(None)
+            else:
+                ready.append((job, prompt))
+        return ready
+
+    def _speak(self, ready: Sequence[tuple[Job, Prompt]]) -> None:
+        """Put what was seen into words."""
+        if not ready:
+            return
+        began = time.perf_counter()
+        jobs = [job for job, _ in ready]
+        for job in jobs:
+            job.tell('language')
+
+        def teller(job: Job) -> Callable[[str], None] | None:
+            if job.request.on_progress is None:
+                return None
+            return lambda text: job.tell('language', text)
+
+        self.voice.say(
+            [prompt for _, prompt in ready],
+            should_stop=[job.should_stop for job in jobs],
+            on_text=[teller(job) for job in jobs],
+            on_said=lambda place, said: jobs[place].end(said, time.perf_counter() - began),
         )
 
-    def _room(self, tokens: int) -> int:
-        """Return how many tokens fit after a prompt; refuse one that leaves no room."""
-        limit = self.model.config.max_position_embeddings
-        if tokens >= limit:
-            raise PixelReferError(
-                ErrorCode.BAD_REQUEST,
-                f'the question takes {tokens} tokens, the model reads {limit}: ask about fewer '
-                'regions or fewer frames',
-            )
-        return int(limit - tokens)
-
-    def _wait(self) -> None:
-        """Wait for the GPU, so that the timings are split where the work is."""
+    def _free(self) -> None:
+        """Give back all memory that can be done without."""
+        self.forget()
+        gc.collect()  # what failed may still be held by its own traceback
         if self.model.device.type == 'cuda':
-            torch.cuda.synchronize(self.model.device)
-
-
-def _named(text: str, regions: Sequence[RegionClip]) -> str:
-    """Put ``<objectK>`` for the regions a text names."""
-    try:
-        return prompts.name_objects(text.strip(), [region.region_id for region in regions])
-    except ValueError as error:
-        raise PixelReferError(ErrorCode.BAD_REQUEST, str(error)) from error
-
-
-def _check(frames: Sequence[Frame], regions: Sequence[RegionClip]) -> None:
-    """Refuse clips that do not fit together."""
-    if not frames:
-        raise PixelReferError(ErrorCode.BAD_REQUEST, 'there are no frames to look at')
-    for region in regions:
-        indices = region.frame_indices
-        if not indices or len(indices) != len(region.masks):
-            raise PixelReferError(
-                ErrorCode.BAD_REQUEST,
-                f"region '{region.region_id}' has {len(region.masks)} masks for {len(indices)} "
-                'frames; it needs one per frame, and at least one',
-            )
-        if min(indices) < 0 or max(indices) >= len(frames):
-            raise PixelReferError(
-                ErrorCode.BAD_REQUEST,
-                f"region '{region.region_id}' speaks of frame {max(indices)} of {len(frames)}",
-            )
-
-
-def _flatten(
-    regions: Sequence[RegionClip], *, video: bool
-) -> tuple[list[np.ndarray], list[int], list[int]]:
-    """Return all masks, their frames, and how many each region has.
-
-    Video prompts list only the frames where a region is to be seen; a picture's region always
-    has its tokens.
-    """
-    masks: list[np.ndarray] = []
-    mask_frames: list[int] = []
-    counts = []
-    for region in regions:
-        before = len(masks)
-        for frame, mask in zip(region.frame_indices, region.masks, strict=True):
-            if not video or np.any(mask):
-                masks.append(mask)
-                mask_frames.append(frame)
-        counts.append(len(masks) - before)
-    return masks, mask_frames, counts
-
-
-def _canceled(tokens_in: int, preprocess_s: float, vision_s: float = 0.0) -> Utterance:
-    return Utterance(
-        text='',
-        tokens_in=tokens_in,
-        tokens_out=0,
-        mean_logprob=0.0,
-        preprocess_s=preprocess_s,
-        vision_s=vision_s,
-        canceled=True,
-    )
+            torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -313,20 +314,20 @@ def _refusals(code: ErrorCode) -> Iterator[None]:
     """Turn what goes wrong inside into a PixelReferError: memory as such, values as ``code``."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise PixelReferError(
-            ErrorCode.OUT_OF_MEMORY,
-            'the GPU has not enough memory: ask about fewer regions or frames, or use a smaller '
-            'model',
-        ) from error
-    except MemoryError as error:
-        raise PixelReferError(
-            ErrorCode.OUT_OF_MEMORY, 'out of memory: ask about fewer regions or frames'
-        ) from error
-    except CheckpointError:
+    except (PixelReferError, CheckpointError):
         raise
-    except ValueError as error:
-        raise PixelReferError(code, str(error)) from error
-    except RuntimeError as error:
-        raise PixelReferError(ErrorCode.MODEL_ERROR, f'the model failed: {error}') from error
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise PixelReferError(
+                ErrorCode.OUT_OF_MEMORY,
+                'the GPU has not enough memory: ask about fewer regions or frames, or use a '
+                'smaller model',
+            ) from error
+        if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+            raise PixelReferError(
+                ErrorCode.OUT_OF_MEMORY, 'out of memory: ask about fewer regions or frames'
+            ) from error
+        if isinstance(error, ValueError):
+            raise PixelReferError(code, str(error)) from error
+        what = str(error) if isinstance(error, RuntimeError) else repr(error)
+        raise PixelReferError(ErrorCode.MODEL_ERROR, f'the model failed: {what}') from error

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
+
+MAX_PADDING = 4
+"""Masks clustered together have at most so many times the cells of the smallest."""
 
 
 @dataclass(frozen=True)
@@ -135,23 +138,44 @@ def pack_to_mask_grids(features: Sequence[Tensor], layout: CellLayout) -> Tensor
     return torch.cat(packed)
 
 
-def pad_cells(cells: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Spread packed cells over a padded batch.
+def locate(features: Sequence[Tensor], layout: CellLayout, positions_in: nn.Linear) -> Tensor:
+    """Return the masks' cells with their position added, packed.
+
+    Args:
+        features: Per mask, (cells of its feature map, V).
+        layout: Says which of them belong to the masks, and where they lie.
+        positions_in: Turns a position into (V,).
+
+    Returns:
+        (T, V), masks one after another.
+    """
+    packed = pack_to_mask_grids(features, layout)
+    positions = layout.positions.to(device=packed.device, dtype=positions_in.weight.dtype)
+    return packed[layout.cells.to(packed.device)] + positions_in(positions)
+
+
+def pad_cells(
+    cells: Tensor, lengths: Sequence[int], masks: Sequence[int], width: int
+) -> tuple[Tensor, Tensor]:
+    """Spread packed cells of some masks over a padded batch.
 
     Args:
         cells: (T, V).
         lengths: Per mask, its share of T.
+        masks: Which masks, N of them.
+        width: Cells of each at most, W; what a mask has beyond them is left out.
 
     Returns:
-        (M, L, V) with zeros past each length, L being the longest; (M, L) bool, True on cells.
+        (N, W, V) with zeros past each length; (N, W) bool, True on cells.
     """
-    counts = torch.tensor(lengths, device=cells.device)
-    steps = torch.arange(max([*lengths, 1]), device=cells.device)
-    inside = steps[None, :] < counts[:, None]
+    counts = torch.tensor(lengths, dtype=torch.int64)
     starts = torch.cumsum(counts, dim=0) - counts
-    index = torch.where(inside, starts[:, None] + steps[None, :], len(cells))
+    steps = torch.arange(width)
+    chosen = list(masks)
+    inside = steps[None, :] < counts[chosen, None]
+    index = torch.where(inside, starts[chosen, None] + steps[None, :], len(cells))
     zero = cells.new_zeros(1, cells.shape[1])
-    return torch.cat([cells, zero])[index], inside
+    return torch.cat([cells, zero])[index.to(cells.device)], inside.to(cells.device)
 
 
 def even_starts(lengths: Sequence[int], clusters: int) -> Tensor:
@@ -245,16 +269,33 @@ def object_tokens(
     Returns:
         (M, count, V) of the cells' dtype.
     """
-    few, _ = pad_cells(cells, lengths)
-    tokens = functional.pad(few, (0, 0, 0, max(0, count - few.shape[1])))[:, :count]
-    many = [row for row, length in enumerate(lengths) if length > count]
-    if not many:
-        return tokens
+    tokens, _ = pad_cells(cells, lengths, range(len(lengths)), count)
     if starts is None:
         starts = even_starts(lengths, count)
-    rows = torch.tensor(many, device=cells.device)
-    inside = torch.arange(few.shape[1], device=cells.device)[None, :] < torch.tensor(
-        [lengths[row] for row in many], device=cells.device
-    ).unsqueeze(1)
-    centroids = cluster(few[rows], inside, starts[many].to(cells.device), iterations)
-    return tokens.index_copy(0, rows, centroids.to(tokens.dtype))
+    for group in batches(lengths, count):
+        few, inside = pad_cells(cells, lengths, group, lengths[group[0]])
+        centroids = cluster(few, inside, starts[group].to(cells.device), iterations)
+        rows = torch.tensor(group, device=cells.device)
+        tokens = tokens.index_copy(0, rows, centroids.to(tokens.dtype))
+    return tokens
+
+
+def batches(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Share masks out that are clustered together, so that one large mask does not pad them all.
+
+    Args:
+        lengths: Per mask, its number of cells.
+        count: Masks with no more cells are not clustered.
+
+    Returns:
+        Batches of masks, longest first; no mask is padded to more than ``MAX_PADDING`` times
+        its cells. Crops are scaled to about equally many cells: mostly there is one batch.
+    """
+    many = [mask for mask, length in enumerate(lengths) if length > count]
+    groups: list[list[int]] = []
+    for mask in sorted(many, key=lambda mask: -lengths[mask]):
+        if groups and lengths[groups[-1][0]] <= MAX_PADDING * lengths[mask]:
+            groups[-1].append(mask)
+        else:
+            groups.append([mask])
+    return groups

@@ -8,17 +8,19 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE
+from pixelrefer_ros.models.pixelrefer.resampling import EXACT
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pixelrefer_ros.models.pixelrefer.resampling import Pixels, Resizer
 
 MAX_ASPECT_RATIO = 200.0
 
 
-def fitted_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def fitted_size(
+    height: int, width: int, min_pixels: int, max_pixels: int, factor: int = PATCH_SIZE
+) -> tuple[int, int]:
     """Return the size a picture is given: whole patches, within the pixel budget.
 
     Args:
@@ -26,14 +28,14 @@ def fitted_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tu
         width: Of the picture.
         min_pixels: Smaller pictures are enlarged.
         max_pixels: Larger pictures are shrunk.
+        factor: Both sides become multiples of it, rounded half to even.
 
     Returns:
-        (height, width), multiples of the patch size, rounded half to even.
+        (height, width).
 
     Raises:
         ValueError: The picture is more than 200 times as long as wide.
     """
-    factor = PATCH_SIZE
     if min(height, width) < factor:
         if height < width:
             height, width = factor, round(width * factor / height)
@@ -57,25 +59,31 @@ def fitted_size(height: int, width: int, min_pixels: int, max_pixels: int) -> tu
 
 
 def to_patches(
-    picture: NDArray[np.uint8], min_pixels: int, max_pixels: int
-) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    picture: Pixels,
+    min_pixels: int,
+    max_pixels: int,
+    factor: int = PATCH_SIZE,
+    resizer: Resizer = EXACT,
+) -> tuple[Pixels, tuple[int, int]]:
     """Cut a picture into patches, resized first (Pillow, bicubic) where its size does not fit.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         min_pixels: As in ``fitted_size``.
         max_pixels: As in ``fitted_size``.
+        factor: As in ``fitted_size``; a multiple of the patch size.
+        resizer: Resizes the kind of picture ``picture`` is.
 
     Returns:
         (rows * columns, 588) uint8, each patch in channel, row, column order, patches in raster
-        order; (rows, columns).
+        order, an array or a tensor as the picture is; (rows, columns).
     """
     height, width = picture.shape[:2]
-    size = fitted_size(height, width, min_pixels, max_pixels)
+    size = fitted_size(height, width, min_pixels, max_pixels, factor)
     if size != (height, width):
-        resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)
-        picture = np.asarray(resized)
+        picture = resizer.bicubic(picture, size[::-1])
     rows, columns = size[0] // PATCH_SIZE, size[1] // PATCH_SIZE
     blocks = picture.reshape(rows, PATCH_SIZE, columns, PATCH_SIZE, 3)
-    patches = blocks.transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
-    return patches, (rows, columns)
+    order = (0, 2, 4, 1, 3)
+    ordered = blocks.transpose(order) if isinstance(blocks, np.ndarray) else blocks.permute(order)
+    return ordered.reshape(rows * columns, -1), (rows, columns)

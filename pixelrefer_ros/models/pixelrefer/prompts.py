@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 REGION_TOKEN = '<REGION>'
 """One per region token; its id is ``region_token_index``."""
 
-ADDED_TOKENS = ('<image>', '<|stream_start|>', '<|stream_end|>', REGION_TOKEN)
+IMAGE_TOKEN = '<image>'
+"""One per token of a whole picture; its id is ``image_token_index``."""
+
+ADDED_TOKENS = (IMAGE_TOKEN, '<|stream_start|>', '<|stream_end|>', REGION_TOKEN)
 """What PixelRefer adds to Qwen2's tokens, in the order of their ids."""
 
 REGION_MARK = '<region>'
@@ -31,9 +34,10 @@ _OBJECT = re.compile(r'<object(\d+)>')
 _NAME = re.compile(r'\{([^{}]*)\}')
 
 
-def user_turn(text: str) -> str:
+def user_turn(text: str, *, strip: bool = True) -> str:
     """Return a prompt of one user turn, up to where the model answers."""
-    return f'<|im_start|>user\n{text.strip()}<|im_end|>\n<|im_start|>assistant\n'
+    content = text.strip() if strip else text
+    return f'<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n'
 
 
 def region_text(masks: int, tokens_per_mask: int, times_s: Sequence[float] | None) -> str:

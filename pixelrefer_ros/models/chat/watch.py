@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
-
 
 class ScoreKeeper(LogitsProcessor):
     """Keep the scores the next token is taken from, and leave them as they are.
@@ -45,21 +43,21 @@ class Watch(StoppingCriteria):
 
     def __init__(
         self,
-        processor: PixelReferProcessor,
+        words: Any,
         should_stop: Callable[[], bool] | None,
         on_text: Callable[[str], None] | None,
     ) -> None:
         """Watch for the given callbacks.
 
         Args:
-            processor: Turns ids into words.
+            words: Turns ids into words: ``decode``.
             should_stop: True ends the generation after the token at hand.
             on_text: Called with the text so far, after every token that changes it.
         """
         self.keeper = ScoreKeeper()
         self.token_ids: list[int] = []
         self.canceled = False
-        self._processor = processor
+        self._words = words
         self._should_stop = should_stop
         self._on_text = on_text
         self._sum = 0.0
@@ -73,7 +71,7 @@ class Watch(StoppingCriteria):
     @property
     def text(self) -> str:
         """The words so far; a letter whose last bytes have not come yet is left out."""
-        return self._processor.decode(self.token_ids)
+        return self._words.decode(self.token_ids)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Look at the token that was taken; True ends the generation."""

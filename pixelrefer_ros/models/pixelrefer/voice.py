@@ -1,0 +1,346 @@
+# Copyright 2026 The pixelrefer_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Put prompts into words: several at a time, what they share read once, greedily."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.models.pixelrefer.prefixes import Node, PrefixTree
+from pixelrefer_ros.models.pixelrefer.rows import Row, Said
+from pixelrefer_ros.models.pixelrefer.slots import Slots, read
+from pixelrefer_ros.models.pixelrefer.steps import StaticSteps, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
+
+MAX_ROWS = 32
+"""Most sequences in one batch."""
+
+MAX_SLOTS = 16384
+"""Most slots of a batch to begin with, unless it is a single row: 450 MiB at 2B sizes."""
+
+MAX_READ = 8192
+"""Most tokens read in one pass, pads among them, unless it is a single row."""
+
+MIN_SHARED = 64
+"""A beginning that prompts share is read ahead of them when that spares as many tokens: fewer
+are read sooner than the weights once more."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Hold what the language model reads.
+
+    Attributes:
+        input_ids: (L,) int64 on the CPU, with placeholder ids.
+        tokens: (R, D) floats on the model's device; replace the placeholder ids in order. Those
+            of an earlier prompt are known again when they are the same bit by bit.
+    """
+
+    input_ids: Tensor
+    tokens: Tensor
+
+
+class _Span:
+    """Say which tokens of a row are read: from the known ones up to a place.
+
+    Attributes:
+        row: The row.
+        known: The nodes at its beginning that were read before.
+        new: Those that are read with the span.
+        start: Place of its first token.
+        stop: The place after its last one.
+    """
+
+    def __init__(self, row: Row, path: Sequence[Node], stop: int) -> None:
+        """Read a row along some nodes, and beyond them, up to a place."""
+        self.row = row
+        self.known = list(takewhile(lambda node: node.kv is not None, path))
+        self.new = path[len(self.known) :]
+        self.start = self.known[-1].stop if self.known else 0
+        self.stop = stop
+
+    def __len__(self) -> int:
+        """Return how many tokens are read."""
+        return self.stop - self.start
+
+
+class Voice:
+    """Decode greedily with a Qwen2-style language model.
+
+    What several prompts begin with is read once, and what was read is kept for the next call up
+    to a number of bytes: a second question about the same regions reads only its own words. A
+    row's words do not depend on the other rows, apart from rounding.
+
+    Of the model's generation_config, ``eos_token_id`` and ``repetition_penalty`` (which counts
+    what was said, not the prompt) have a meaning here.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: PixelReferProcessor,
+        *,
+        max_new_tokens: int,
+        cache_mib: float = 256.0,
+        static: bool | None = None,
+    ) -> None:
+        """Use a model on the device where it is.
+
+        Args:
+            model: Qwen2ForCausalLM or a relative: ``model.model``, ``lm_head``, ``config``,
+                ``generation_config``.
+            processor: Turns ids into words.
+            max_new_tokens: Longest answer.
+            cache_mib: What keys and values may take that are kept between calls; 0 keeps none.
+            static: Whether batches have few fixed shapes, which CUDA's recorded steps need;
+                None for those alone.
+
+        Raises:
+            PixelReferError: MODEL_ERROR when its layers do not all look at everything before.
+        """
+        kinds = set(getattr(model.config, 'layer_types', None) or ['full_attention'])
+        if kinds != {'full_attention'}:
+            raise PixelReferError(
+                ErrorCode.MODEL_ERROR,
+                f'the language model has layers of {sorted(kinds)}; only full_attention is '
+                'supported: set use_sliding_window to false in config.json',
+            )
+        self._model = model
+        self._processor = processor
+        self._max_new_tokens = max_new_tokens
+        self._prefixes = PrefixTree(int(cache_mib * 2**20))
+        ends = model.generation_config.eos_token_id
+        if ends is None:
+            ends = processor.tokenizer.eos_token_id
+        self._ends = frozenset([ends] if isinstance(ends, int) else ends or ())
+        on_cuda = model.model.embed_tokens.weight.device.type == 'cuda'
+        self._steps = (
+            StaticSteps(model) if static or (static is None and on_cuda) else Steps(model)
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """What the keys and values kept between calls take."""
+        return self._prefixes.held_bytes
+
+    def room(self, tokens: int) -> int:
+        """Return how many tokens may be said after a prompt of some length.
+
+        Raises:
+            PixelReferError: BAD_REQUEST when the prompt leaves no room.
+        """
+        limit = int(self._model.config.max_position_embeddings)
+        if tokens >= limit:
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST,
+                f'the question takes {tokens} tokens, the model reads {limit}: ask about fewer '
+                'regions or fewer frames',
+            )
+        return min(limit - tokens, self._max_new_tokens)
+
+    def say(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        should_stop: Sequence[Callable[[], bool]],
+        on_text: Sequence[Callable[[str], None] | None],
+        on_said: Callable[[int, Said], None],
+    ) -> None:
+        """Put prompts into words together.
+
+        Args:
+            prompts: At least one token each.
+            should_stop: Per prompt, asked after each of its tokens; True ends it there.
+            on_text: Per prompt, called with the text so far whenever a token changes it; letters
+                whose last bytes have not come yet are left out.
+            on_said: Called once per prompt, with its place, as soon as it ends.
+
+        Raises:
+            PixelReferError: BAD_REQUEST, before anything is said, when a prompt leaves no room.
+            ValueError: A prompt has another number of placeholders than tokens.
+            RuntimeError: As torch raises it, ``torch.OutOfMemoryError`` among them. What was
+                kept is dropped; the next call starts anew.
+        """
+        rooms = [self.room(len(prompt.input_ids)) for prompt in prompts]
+        try:
+            with torch.inference_mode():
+                rows = [
+                    self._row(*one)
+                    for one in zip(
+                        range(len(prompts)), prompts, rooms, should_stop, on_text, strict=True
+                    )
+                ]
+                for batch in self._batches(rows):
+                    self._say(batch, on_said)
+        except BaseException as error:
+            self.forget()
+            if isinstance(error, torch.OutOfMemoryError):
+                self._steps.release()
+            raise
+
+    def warm_up(self) -> None:
+        """Do beforehand what the first words would have to wait for: seconds on CUDA."""
+        with torch.inference_mode():
+            self._steps.warm_up()
+
+    def forget(self) -> None:
+        """Drop the keys and values kept between calls."""
+        self._prefixes.clear()
+
+    def _row(
+        self,
+        place: int,
+        prompt: Prompt,
+        room: int,
+        should_stop: Callable[[], bool],
+        on_text: Callable[[str], None] | None,
+    ) -> Row:
+        """Embed a prompt, and find what tells its tokens from others."""
+        config, embed = self._model.config, self._model.model.embed_tokens
+        ids = prompt.input_ids
+        ours = [config.region_token_index, getattr(config, 'image_token_index', None)]
+        stand_ins = torch.tensor([one for one in ours if one is not None], dtype=ids.dtype)
+        places = torch.isin(ids, stand_ins)
+        if int(places.sum()) != len(prompt.tokens):
+            raise ValueError(
+                f'the prompt has room for {int(places.sum())} tokens, {len(prompt.tokens)} given'
+            )
+        device = embed.weight.device
+        embeds = embed(ids.to(device))
+        tokens = prompt.tokens.to(embeds)
+        embeds[places.to(device)] = tokens
+        key = torch.stack([ids, torch.zeros_like(ids)], dim=1).numpy()
+        raw = tokens.contiguous().view(torch.uint8).cpu().numpy()
+        for where, one in zip(places.nonzero()[:, 0].tolist(), raw, strict=True):
+            key[where] = np.frombuffer(blake2b(one, digest_size=16).digest(), np.int64)
+        return Row(place, len(ids), key, embeds, room, should_stop, on_text)
+
+    def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Cut rows into batches of bounded size, in the order they are in."""
+        batch: list[Row] = []
+        for row in rows:
+            longest = max(one.length for one in [*batch, row])
+            slots = math.prod(self._steps.shape(len(batch) + 1, longest + 1))
+            if batch and (len(batch) == MAX_ROWS or slots > MAX_SLOTS):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _say(self, rows: list[Row], on_said: Callable[[int, Said], None]) -> None:
+        """Put one batch into words."""
+        for row in rows:
+            self._prefixes.path(row.key[:-1])
+        for row in rows:
+            row.path = self._prefixes.path(row.key[:-1])
+        self._read_shared(rows)
+        spans = [_Span(row, row.path, row.length) for row in rows]
+        spans.sort(key=len)  # rows of about one length are read together
+        slots = self._steps.batch(len(rows), max(row.length for row in rows) + 1)
+        states = self._read(slots, spans)
+        self._prefixes.trim()
+        self._decode(slots, [span.row for span in spans], states, on_said)
+
+    def _read_shared(self, rows: list[Row]) -> None:
+        """Read what several prompts begin with, where that spares enough."""
+        sharers = Counter(node for row in rows for node in row.path)
+        while True:
+            ahead: dict[Node, _Span] = {}
+            for row in rows:
+                for count, node in enumerate(row.path, start=1):
+                    if node.kv is None and (sharers[node] - 1) * len(node) >= MIN_SHARED:
+                        ahead.setdefault(node, _Span(row, row.path[:count], node.stop))
+                        break
+            if not ahead:
+                return
+            spans = sorted(ahead.values(), key=len)
+            slots = self._steps.batch(len(spans), max(span.stop for span in spans))
+            self._read(slots, spans)
+
+    def _read(self, slots: Slots, spans: list[_Span]) -> Tensor:
+        """Read a span per row, as many together as ``MAX_READ`` allows; keep what was read.
+
+        Returns:
+            (rows, D), the state after the last token of each.
+        """
+        states = []
+        first = 0
+        while first < len(spans):
+            last = first + 1
+            while last < len(spans) and (last + 1 - first) * len(spans[last]) <= MAX_READ:
+                last += 1
+            states.append(self._read_together(slots.between(first, last), spans[first:last]))
+            first = last
+        return torch.cat(states)
+
+    def _read_together(self, slots: Slots, spans: list[_Span]) -> Tensor:
+        """Do one pass of ``_read``; the spans are ordered by length."""
+        lengths = [len(span) for span in spans]
+        longest = lengths[-1]
+        embeds = spans[0].row.embeds.new_zeros(len(spans), longest, spans[0].row.embeds.shape[1])
+        positions = torch.full((len(spans), longest), -1)
+        for place, (span, length) in enumerate(zip(spans, lengths, strict=True)):
+            for node in span.known:
+                assert node.kv is not None
+                slots.put(place, node.start, node.kv)
+            embeds[place, :length] = span.row.embeds[span.start : span.stop]
+            positions[place, :length] = torch.arange(span.start, span.stop)
+            span.row.prefill_tokens += length
+        seen = max(span.stop for span in spans)
+        states = read(self._model.model, slots, embeds, positions.to(embeds.device), seen)
+        for place, span in enumerate(spans):
+            for node in span.new:
+                if node.kv is None:  # a row before may have read it too
+                    self._prefixes.keep(node, slots.take(place, node.start, node.stop))
+        ends = torch.tensor(lengths, device=states.device) - 1
+        return states[torch.arange(len(spans), device=states.device), ends]
+
+    def _decode(
+        self,
+        slots: Slots,
+        rows: Sequence[Row],
+        states: Tensor,
+        on_said: Callable[[int, Said], None],
+    ) -> None:
+        """Say token after token until all rows have ended."""
+        said = None if slots.said is None else slots.said[: len(rows)]
+        picked = self._steps.pick(states, said)
+        going: list[Row | None] = list(rows)
+        while True:
+            ids, logprobs = picked.tolist()
+            for place, row in enumerate(going):
+                if row is None:
+                    continue
+                if row.hear(int(ids[place]), logprobs[place], self._ends, self._processor):
+                    going[place] = None
+                    on_said(row.place, row.said(self._processor))
+            left = [(place, row) for place, row in enumerate(going) if row is not None]
+            if not left:
+                return
+            needed = max(row.position for _, row in left) + 1
+            fitting = self._steps.fit(slots, [place for place, _ in left], needed)
+            if fitting is not slots:
+                slots, going = fitting, [row for _, row in left]
+            going += [None] * (slots.rows - len(going))
+            # a row that ended says something nobody hears
+            picked = self._steps.step(
+                slots,
+                [0 if row is None else row.token_ids[-1] for row in going],
+                [0 if row is None else row.position for row in going],
+            )
