@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -104,16 +103,14 @@ class ReferenceSchedule:
             torch.stack(frames),
         )
         first = _FirstToken(self._now)
-        # generate does not see that the model can predict at the last position alone
-        with patch.object(self.model, '_supports_logits_to_keep', lambda: True):
-            (ids,) = self.model.generate_from_regions(
-                prepared.input_ids.to(self.model.device),
-                tokens,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
-                stopping_criteria=StoppingCriteriaList([first]),
-            )
+        (ids,) = self.model.generate(
+            prepared.input_ids.to(self.model.device),
+            region_tokens=tokens,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([first]),
+        )
         text = self.processor.decode(ids)
         return Said(
             text,

@@ -140,7 +140,7 @@ def test_mean_logprob_is_that_of_the_tokens(describer: PixelReferDescriber) -> N
     ids = processor.encode(processor.prompt(model.config.describe_prompt_image, [1]))
     with torch.inference_mode():
         tokens = model.encode(processor.regions([frames[0].image], [regions[0].masks[0]], [0]))
-        new = model.generate_from_regions(ids, tokens, max_new_tokens=12, do_sample=False)
+        new = model.generate(ids, region_tokens=tokens, max_new_tokens=12, do_sample=False)
         both = torch.cat([ids, new], dim=1)
         logits = model(both, region_tokens=tokens).logits[0].log_softmax(-1)
     taken = logits[ids.shape[1] - 1 : -1].gather(1, new[0][:, None])

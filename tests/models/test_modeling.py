@@ -149,7 +149,7 @@ def test_generate_takes_region_tokens(
     with torch.inference_mode():
         tokens = model.encode(processor.regions(FRAMES, MASKS[:1], [0]))
         out = model.generate(ids, region_tokens=tokens, max_new_tokens=5, do_sample=False)
-        again = model.generate_from_regions(ids, tokens, max_new_tokens=5, do_sample=False)
+        again = model.generate(ids, region_tokens=tokens, max_new_tokens=5, do_sample=False)
         first = model(ids, region_tokens=tokens).logits[0, -1].argmax()
     assert out.tolist() == again.tolist()
     assert out[0, 0] == first
@@ -182,7 +182,7 @@ def test_half_precision_runs_and_stays_near(
         # few cells are never clustered, so that no rounding can change a cluster
         row = inputs.layout.lengths.index(0)
         tokens, exact = half.encode(inputs), model.encode(inputs)
-        out = half.generate_from_regions(ids, tokens, max_new_tokens=4, do_sample=False)
+        out = half.generate(ids, region_tokens=tokens, max_new_tokens=4, do_sample=False)
     assert tokens.dtype == dtype
     assert bool(tokens.isfinite().all())
     scale = exact[row].abs().max()
@@ -235,7 +235,7 @@ def test_cuda_agrees_with_the_cpu(
     ids = processor.encode(processor.prompt('<region>' * 5, [1] * 5))
     with torch.inference_mode():
         tokens, exact = cuda.encode(inputs), model.encode(inputs)
-        out = cuda.generate_from_regions(ids.to('cuda'), tokens, max_new_tokens=4)
+        out = cuda.generate(ids.to('cuda'), region_tokens=tokens, max_new_tokens=4)
     assert (tokens.dtype, tokens.device.type) == (dtype, 'cuda')
     if dtype == torch.float32:
         torch.testing.assert_close(tokens.cpu(), exact, rtol=1e-2, atol=1e-2)

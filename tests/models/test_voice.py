@@ -505,7 +505,7 @@ def test_regions_are_put_into_words(
     for times in ([0.0], [0.0, 1.5]):
         ids = processor.encode(processor.prompt('What is <region>?', [len(times)], times))
         tokens = torch.randn(len(times), 8, 32, generator=generator)
-        new = model.generate_from_regions(ids, tokens, max_new_tokens=NEW, do_sample=False)
+        new = model.generate(ids, region_tokens=tokens, max_new_tokens=NEW, do_sample=False)
         expected.append(tuple(new[0].tolist()))
         prompts.append(Prompt(ids[0], tokens.flatten(0, 1)))
     said = say(Voice(model, processor, max_new_tokens=NEW), prompts)

@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 import torch
 
+from pixelrefer_ros.models.pixelrefer.rows import Said
+from pixelrefer_ros.models.pixelrefer.voice import Prompt, Voice
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -148,8 +151,17 @@ def check_greedy_words(stored: Stored, model: Any, processor: Any, prompt: Any) 
         input_ids, region_tokens=tokens, max_new_tokens=len(golden), do_sample=False
     )[0]
     assert found.tolist() == golden
+    said: list[Said] = []
+    voice = Voice(model, processor, max_new_tokens=len(golden))
+    voice.say(
+        [Prompt(input_ids[0], tokens.flatten(0, -2))],
+        should_stop=[lambda: False],
+        on_text=[None],
+        on_said=lambda _, one: said.append(one),
+    )
+    assert list(said[0].token_ids) == golden
     if 'text' in stored.meta:
-        assert processor.decode(found) == stored.meta['text'].strip()
+        assert said[0].text == stored.meta['text'].strip()
 
 
 def check_permutations(stored: Stored, lengths: Sequence[int], count: int) -> None:

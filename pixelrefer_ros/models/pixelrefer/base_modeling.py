@@ -99,13 +99,18 @@ class RegionLanguageModel(Qwen2ForCausalLM):
         input_ids: Tensor | None = None,
         *args: Any,
         region_tokens: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> Any:
-        """Run the language model, as Qwen2 does; ``region_tokens`` as in ``embed``."""
+        """Run the language model, as Qwen2 does; ``region_tokens`` as in ``embed``.
+
+        ``logits_to_keep`` is named because ``generate`` looks for it: where it is not, the words
+        of every position of the prompt are predicted, and thrown away.
+        """
         if region_tokens is not None and input_ids is not None:
             kwargs['inputs_embeds'] = self.embed(input_ids, region_tokens)
             input_ids = None
-        return super().forward(input_ids, *args, **kwargs)
+        return super().forward(input_ids, *args, logits_to_keep=logits_to_keep, **kwargs)
 
     def generate(self, *args: Any, region_tokens: Tensor | None = None, **kwargs: Any) -> Any:
         """Generate as Qwen2 does.
@@ -125,18 +130,3 @@ class RegionLanguageModel(Qwen2ForCausalLM):
             kwargs['inputs_embeds'] = self.embed(input_ids, region_tokens)
             kwargs.setdefault('attention_mask', torch.ones_like(input_ids))
         return super().generate(*args, **kwargs)
-
-    def generate_from_regions(
-        self, input_ids: Tensor, region_tokens: Tensor, **kwargs: Any
-    ) -> Any:
-        """Generate words after a prompt about regions.
-
-        Args:
-            input_ids: (1, L) int64.
-            region_tokens: (..., D), as in ``embed``.
-            **kwargs: As transformers' ``generate`` takes them.
-
-        Returns:
-            What ``generate`` returns; ids are those of new tokens only.
-        """
-        return self.generate(input_ids, region_tokens=region_tokens, **kwargs)

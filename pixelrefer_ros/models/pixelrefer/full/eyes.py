@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from pixelrefer_ros.core.types import NS_PER_S
-from pixelrefer_ros.models.pixelrefer import asking, crops, tower
+from pixelrefer_ros.models.pixelrefer import asking, crops
 from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE
 from pixelrefer_ros.models.pixelrefer.features import FeatureCache
 from pixelrefer_ros.models.pixelrefer.full.crops import object_crop
@@ -23,6 +23,7 @@ from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout
 from pixelrefer_ros.models.pixelrefer.pixels import fitted_size, to_patches
 from pixelrefer_ros.models.pixelrefer.resampling import EXACT, pick_resizer
 from pixelrefer_ros.models.pixelrefer.sights import Picture, as_binary, mask_digest
+from pixelrefer_ros.models.pixelrefer.tower import pass_size
 from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class FullEyes:
         resize: str = 'auto',
     ) -> None:
         """Look with a model; the arguments are those of ``LiteEyes``."""
-        self.max_patches = tower.MAX_PATCHES
+        self.max_patches = pass_size(model.device)
         self._model = model
         self._processor = processor
         self._config = model.config
@@ -279,7 +280,7 @@ class FullEyes:
                 side = self._config.working_long_side
                 look.pixels = crops.working_frame(pixels, side, self._resizer)
                 if not on_host:
-                    self._cache.put(look.image, 'pixels', look.pixels)
+                    self._cache.put(look.image, 'pixels', look.pixels, cheap=True)
         return look.pixels
 
     def _picture(self, pixels: Pixels, budget: int, factor: int) -> Picture:
