@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench import _common as common
-from bench._speed_tables import TARGETS
+from bench._speed_tables import TARGETS, peak
 from bench._stages import STAGES
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _section(run: dict[str, Any]) -> list[str]:
         f'{same["words_equal"]} of {same["words_compared"]} answers equal, '
         f'{same["tokens_out"]} tokens generated, tower calls by question '
         f'{same["ours_tower_calls"]}, pictures encoded by question '
-        f'{same["ours_pictures_encoded"]} (there are {same["pictures_there_are"]}). '
-        f'Peak memory {run["peak_memory_mib"]:.0f} MiB.',
+        f'{same["ours_pictures_encoded"]} (there are {same["pictures_there_are"]}).'
+        + peak(run),
         '',
         *_table(('seconds', 'reference', 'ours', 'ratio', 'target'), rows),
         '',

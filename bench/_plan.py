@@ -216,17 +216,19 @@ def ours(counter: Counter, work: Job, frames_are_known: bool = False) -> list[Bi
     return bills
 
 
-def live(counter: Counter, work: Job) -> Bill:
-    """Return the bill of describing all regions again once the clip moved on by a frame.
+def live(counter: Counter, work: Job, new_frames: int = 1) -> Bill:
+    """Return the bill of describing all regions again once the clip moved on by some frames.
 
-    Only the newest frame and its crops are encoded; the prompts are read anew, as their times
+    Only the new frames and their crops are encoded; the prompts are read anew, as their times
     are counted from another frame.
     """
     local, whole = _squares(counter)
     regions, (first, *_) = len(work.crops), work.questions
     newest = Bill(
-        tower=counter.pictures([*work.crops, whole]) + regions * counter.picture(local),
-        region_encoder=counter.regions(work.crops, work.cells, regions, 1),
+        tower=new_frames * (
+            counter.pictures([*work.crops, whole]) + regions * counter.picture(local)
+        ),
+        region_encoder=counter.regions(work.crops, work.cells, regions, 1) * new_frames,
     )
     read, decode = counter.read(first.tokens), counter.decode(first.tokens, first.answer)
     return newest + Bill(prefill=read, decode=decode) * regions

@@ -38,8 +38,14 @@ def show(result: dict[str, Any]) -> None:
             for one in result['decoding']
         ],
         'Pictures and prompts are known. Limit: weights, keys and values are read once a step, '
-        f'at twice the speed of a copy. Peak memory: {result["peak_memory_mib"]:.0f} MiB.',
+        'at twice the speed of a copy.' + peak(result),
     )  # fmt: skip
+
+
+def peak(result: dict[str, Any]) -> str:
+    """Return a sentence about the memory of the device; '' where it was not measured."""
+    most = result.get('peak_memory_mib')
+    return '' if most is None else f' Most memory that ours took: {most:.0f} MiB.'
 
 
 def _side_by_side(name: str, result: dict[str, Any], same: dict[str, Any]) -> None:

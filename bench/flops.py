@@ -105,6 +105,7 @@ def compare(counter: Counter, work: plan.Job) -> dict[str, Any]:
     known = plan.ours(counter, work, frames_are_known=True)
     all_theirs, all_own = plan.total(theirs), plan.total(own)
     live = plan.live(counter, work)
+    mostly_new = plan.live(counter, work, max(1, work.frames - 1))
     return {
         'regions': len(work.crops),
         'frames': work.frames,
@@ -120,6 +121,7 @@ def compare(counter: Counter, work: plan.Job) -> dict[str, Any]:
         'ratio_first_question': theirs[0].total / own[0].total,
         'ratio_second_question': theirs[0].total / own[-1].total,
         'ratio_one_frame_later': theirs[0].total / live.total,
+        'ratio_all_but_one_new': theirs[0].total / mostly_new.total,
         'ratio_tower': all_theirs.tower / all_own.tower,
     }
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import pkgutil
-import resource
 import subprocess
 import sys
 import time
@@ -273,20 +272,12 @@ def core_import_s() -> float:
     )
 
 
-def peak_mib(device: str) -> float:
-    """Return the most memory that was taken: of the device, or of this process."""
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def measure(size: str, device: str, dtype: torch.dtype, quick: bool) -> dict[str, Any]:
     """Measure one model on one device."""
     common.say(f'{size} on {device} ...')
     if device == 'cuda':
         gc.collect()  # the model before
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     run = Run(size, device, dtype, 4 if quick else plan.ANSWER_TOKENS)
     regions, frames = (2, 2) if quick else (REGIONS, FRAMES)
     speed_gb_s = copy_gb_s(device)
@@ -299,13 +290,17 @@ def measure(size: str, device: str, dtype: torch.dtype, quick: bool) -> dict[str
         'parameters_tower': sum(one.numel() for one in run.model.tower.parameters()),
         'copy_gb_s': speed_gb_s,
         'side_by_side': run.side_by_side(regions, frames),
-        'shapes': [run.shape(*shape) for shape in (SHAPES[:1] if quick else SHAPES)],
-        'decoding': [
-            run.decoding(rows, 8 if quick else DECODED, speed_gb_s)
-            for rows in (ROWS[:1] if quick else ROWS)
-        ],
     }
-    result['peak_memory_mib'] = peak_mib(device)
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()  # what follows is ours alone
+    shapes = SHAPES[:1] if quick else (*SHAPES, (regions, frames))
+    result['shapes'] = [run.shape(*shape) for shape in shapes]
+    result['decoding'] = [
+        run.decoding(rows, 8 if quick else DECODED, speed_gb_s)
+        for rows in (ROWS[:1] if quick else ROWS)
+    ]
+    if device == 'cuda':
+        result['peak_memory_mib'] = torch.cuda.max_memory_allocated() / 2**20
     return result
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -63,7 +63,9 @@ class ScriptedDescriber(RegionDescriber):
         gate: When set to an Event, each call waits for it before its first token, asking
             ``should_stop`` meanwhile.
         batches: How many requests came together, call by call.
-        seen: What ``vision_stats`` returns.
+        seen: What ``vision_stats`` returns. A frame is a picture, and so is each region in it;
+            those it was not shown before are misses.
+        seconds: What preprocessing, vision and language took, as each utterance says.
         ahead: Frames that were to be looked at before anything was asked.
         on_ahead: Called with each of them; may raise.
         forgotten: How often everything was to be forgotten.
@@ -90,6 +92,7 @@ class ScriptedDescriber(RegionDescriber):
         self.calls: list[Call] = []
         self.batches: list[int] = []
         self.seen = VisionStats(max_bytes=1 << 20)
+        self.seconds = (0.001, 0.002, 0.003)
         self.ahead: list[Frame] = []
         self.on_ahead: Callable[[Frame], None] = lambda _: None
         self.forgotten = 0
@@ -98,6 +101,7 @@ class ScriptedDescriber(RegionDescriber):
         self.started = threading.Event()
         self.on_token: Callable[[str], None] | None = None
         self.deaf = False
+        self._known: set[tuple[str, int, str]] = set()
         self._busy = threading.Lock()
 
     def say(
@@ -121,19 +125,26 @@ class ScriptedDescriber(RegionDescriber):
 
     def look_ahead(self, frame: Frame) -> bool:
         """Note the frame; return whether it is new."""
-        new = all(one is not frame for one in self.ahead)
         self._call(lambda: self.on_ahead(frame))
         self.ahead.append(frame)
+        new = not self._look([(frame.camera, frame.stamp_ns, '')])
+        self.seen = replace(self.seen, encoded_ahead=self.seen.encoded_ahead + new)
         return new
 
     def forget(self) -> None:
         """Count the call."""
-        self._call(lambda: None)
+        self._call(self._known.clear)
         self.forgotten += 1
 
     def vision_stats(self) -> VisionStats:
-        """Return what is set."""
+        """Return what is set, and what was counted since."""
         return self.seen
+
+    def _look(self, pictures: Sequence[tuple[str, int, str]]) -> int:
+        """Look at pictures; return how many of them are known."""
+        hits = len(self._known.intersection(pictures))
+        self._known.update(pictures)
+        return hits
 
     def _call(self, work: Callable[[], T]) -> T:
         if not self._busy.acquire(blocking=False):
@@ -156,6 +167,16 @@ class ScriptedDescriber(RegionDescriber):
                 raise PixelReferError(ErrorCode.BAD_REQUEST, 'no region')
             self.calls.append(call)
             self.started.set()
+            pictures = [
+                (frame.camera, frame.stamp_ns, name)
+                for i, frame in enumerate(call.frames)
+                for name in ('', *(r.region_id for r in call.regions if i in r.frame_indices))
+            ]
+            hits = self._look(pictures)
+            misses = len(pictures) - hits
+            self.seen = replace(
+                self.seen, hits=self.seen.hits + hits, misses=self.seen.misses + misses
+            )
             line = self.script.pop(0) if self.script else _sentence(call)
             return self._say(line, call, should_stop or (lambda: False), on_progress)
 
@@ -176,7 +197,7 @@ class ScriptedDescriber(RegionDescriber):
 
         def result(canceled: bool) -> Utterance:
             return Utterance(' '.join(said), tokens_in, len(said) + (not canceled),
-                             self.mean_logprob, 0.001, 0.002, 0.003, canceled)
+                             self.mean_logprob, *self.seconds, canceled)
 
         for stage in ('preprocess', 'vision'):
             if on_progress:

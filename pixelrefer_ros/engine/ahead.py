@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 
 class Ahead:
-    """Offer frames, each once, newest first. Not thread-safe: the engine holds its lock.
+    """Offer frames, newest first. Not thread-safe: the engine holds its lock.
 
-    A frame is worth the work when a region was seen in it: that region will be described from
-    it, or asked about. Frames of a camera that nobody points at are left alone; 'always'
-    offers them too. What is older than the newest frame is offered only while half of the
-    feature cache is free, or it would push out what is newer.
+    A frame is worth the work when a region was seen in it that will be described, or that a
+    query which waits may be about. Frames of a camera about which nothing will be asked are left
+    alone; 'always' offers them too, for questions that are yet to come. A description takes a few
+    frames of the window, spread over it, so no frame is offered that is nearer to another than
+    those few are: ``Binder`` takes the ones that were offered. What is older than the newest
+    frame is offered only while half of the feature cache is free, or it would push out what is
+    newer.
     """
 
     def __init__(
@@ -28,7 +31,9 @@ class Ahead:
         cameras: Sequence[Camera],
         mode: str,
         window_ns: int,
+        frames_per_region: int,
         vision_stats: Callable[[], VisionStats],
+        will_ask: Callable[[Camera], bool],
     ) -> None:
         """Begin with nothing offered.
 
@@ -36,24 +41,29 @@ class Ahead:
             cameras: All of the engine.
             mode: 'never', 'regions' or 'always'.
             window_ns: How far back frames are looked at.
+            frames_per_region: How many of them the describer wants of a region.
             vision_stats: Of the describer.
+            will_ask: Returns whether something will be asked about a camera.
         """
         self._cameras = list(cameras)
         self._mode = mode
         self._window_ns = window_ns
+        self._spacing_ns = max(1, window_ns // frames_per_region)
         self._vision_stats = vision_stats
-        self._offered: dict[str, set[int]] = {camera.name: set() for camera in cameras}
+        self._will_ask = will_ask
 
-    def clear(self, cameras: Sequence[Camera]) -> None:
-        """Count the frames of these cameras as not offered: their time begins anew."""
-        for camera in cameras:
-            self._offered[camera.name].clear()
+    def clear(self) -> None:
+        """Count all frames as not offered: the describer has forgotten them."""
+        for camera in self._cameras:
+            camera.ahead_ns.clear()
 
     def next(self) -> Frame | None:
         """Return the frame to be looked at next; None when there is none."""
         if self._mode == 'never':
             return None
-        newest = {camera: camera.buffer.newest() for camera in self._cameras}
+        always = self._mode == 'always'
+        cameras = [one for one in self._cameras if always or self._will_ask(one)]
+        newest = {camera: camera.buffer.newest() for camera in cameras}
         for camera, frame in newest.items():
             if frame is not None and self._wants(camera, frame):
                 return self._offer(camera, frame)
@@ -70,17 +80,18 @@ class Ahead:
         return None
 
     def _wants(self, camera: Camera, frame: Frame) -> bool:
-        """Return whether a frame has not been offered, and is worth the work."""
+        """Return whether none near a frame has been offered, and it is worth the work."""
         stamp_ns, store = frame.stamp_ns, camera.store
-        return stamp_ns not in self._offered[camera.name] and (
-            self._mode == 'always' or any(store.at(i, stamp_ns) for i in store.ids())
-        )
+        if any(abs(stamp_ns - one) < self._spacing_ns for one in camera.ahead_ns):
+            return False
+        return self._mode == 'always' or any(store.at(i, stamp_ns) for i in store.ids())
 
     def _offer(self, camera: Camera, frame: Frame) -> Frame:
         """Note that a frame is offered; the other cameras go first the next time."""
-        offered, newest_ns = self._offered[camera.name], camera.newest_ns() or 0
-        offered -= {one for one in offered if one < newest_ns - self._window_ns}
-        offered.add(frame.stamp_ns)
+        # Those a little before the window still have neighbours in it.
+        oldest_ns = (camera.newest_ns() or 0) - self._window_ns - self._spacing_ns
+        camera.ahead_ns -= {one for one in camera.ahead_ns if one < oldest_ns}
+        camera.ahead_ns.add(frame.stamp_ns)
         self._cameras.remove(camera)
         self._cameras.append(camera)
         return frame

@@ -12,7 +12,7 @@ from pixelrefer_ros.engine.pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pixelrefer_ros.core.describer import RegionDescriber
+    from pixelrefer_ros.core.describer import RegionDescriber, Request
     from pixelrefer_ros.core.types import Utterance
     from pixelrefer_ros.engine.delivery import Delivery
     from pixelrefer_ros.engine.errand import Errand
@@ -63,17 +63,24 @@ class Batches:
 
     def _say(self, call: Parts) -> None:
         """Ask for some parts together."""
-        call = [one for one in call if self._goes_on(one[0])]
-        if not call:
+        made = [(errand, part, self._request(errand, part)) for errand, part in call]
+        # The last part of an errand may have been what ended it.
+        asked = [
+            (errand, part, request)
+            for errand, part, request in made
+            if request is not None and not errand.over
+        ]
+        if not asked:
             return
         self._calls += 1
-        self._on_call(len(call))
-        silent = set(range(len(call)))
+        self._on_call(len(asked))
+        silent = set(range(len(asked)))
+        before = self._describer.vision_stats()
         last: Utterance | None = None
 
         def on_said(place: int, outcome: Utterance | PixelReferError) -> None:
             nonlocal last
-            errand, part = call[place]
+            errand, part, _ = asked[place]
             silent.discard(place)
             if errand.over:
                 return
@@ -88,20 +95,31 @@ class Batches:
                 self._delivery.failed(errand, error)
 
         def fail(error: Exception) -> None:
-            for errand in [call[place][0] for place in sorted(silent)]:
+            for errand in [asked[place][0] for place in sorted(silent)]:
                 if not errand.over:
                     self._delivery.failed(errand, error)
 
         try:
-            self._describer.say([errand.request(part) for errand, part in call], on_said)
+            self._describer.say([request for _, _, request in asked], on_said)
         except Exception as error:
             fail(error)
         fail(PixelReferError(ErrorCode.MODEL_ERROR, 'the model said nothing'))
         if last is not None and not last.canceled:
-            self._pace.note(len(call), last)
+            things = sum(max(1, len(request.regions)) for _, _, request in asked)
+            after = self._describer.vision_stats()
+            self._pace.note(
+                things, after.hits - before.hits, after.misses - before.misses, last
+            )
 
-    def _goes_on(self, errand: Errand) -> bool:
-        """Return whether an errand is still wanted; end it when it is not."""
-        if not errand.over and errand.stopper():
+    def _request(self, errand: Errand, part: int) -> Request | None:
+        """Return what is asked in one part; None when its errand is over, or ends with that."""
+        if errand.over:
+            return None
+        if errand.stopper():
             self._delivery.stopped(errand)
-        return not errand.over
+            return None
+        try:
+            return errand.request(part)
+        except Exception as error:
+            self._delivery.failed(errand, error)
+            return None

@@ -14,7 +14,7 @@ from pixelrefer_ros.engine.clips import Clip, Look, look_back, make_clip
 from pixelrefer_ros.engine.texts import names_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pixelrefer_ros.core.region_store import RegionStore
     from pixelrefer_ros.core.regions import Observation
@@ -42,6 +42,7 @@ class Binder:
         window_ns: How far back to look when the query does not say.
         tolerance_ns: How far a region's stamp may be from that of a kept frame.
         pending_ns: How far ahead of the newest frame a query may be.
+        ahead_ns: Stamps of frames the describer has seen already; better than their neighbours.
     """
 
     camera: str
@@ -52,6 +53,7 @@ class Binder:
     window_ns: int
     tolerance_ns: int
     pending_ns: int
+    ahead_ns: Collection[int]
 
     def waits(self, query: Query) -> bool:
         """Return whether an image the query speaks of is still to come.
@@ -84,21 +86,24 @@ class Binder:
         looks = self._looks(query, end_ns, end_ns - start_ns, guests)
         if not looks:
             return self._whole(query)
-        return make_clip(
-            self.camera, self.view, looks, self.frames_per_region, (start_ns, end_ns)
-        )
+        return self._of_looks(looks, (start_ns, end_ns))
 
     def video(self, query: Query) -> Clip:
         """Return all frames of the window of a query, without regions.
+
+        When there are none in it, the window reaches back from the newest frame before it
+        instead, as with ``look_back``.
 
         Raises:
             PixelReferError: NO_FRAMES or BAD_STAMP.
         """
         start_ns, end_ns = self.window(query)
+        last = self.view.at_or_before(end_ns)
+        assert last is not None  # no window ends before the oldest frame
+        if last.stamp_ns < start_ns:
+            start_ns, end_ns = start_ns + last.stamp_ns - end_ns, last.stamp_ns
         frames = self.view.between(start_ns, end_ns)
-        if not frames:
-            raise PixelReferError(ErrorCode.NO_FRAMES, 'the window of the question has no image')
-        return Clip(self.camera, tuple(frames), (), start_ns, end_ns)
+        return Clip(self.camera, frames, (), start_ns, end_ns)
 
     def _whole(self, query: Query) -> Clip:
         """Return some frames of the window of a query that is about no region.
@@ -115,7 +120,7 @@ class Binder:
                 'first' + ('' if self.needs_regions else ', or ask about the whole image (ASK)'),
             )
         video = self.video(query)
-        stamps = set(spread(video.stamps_ns, self.frames_per_region))
+        stamps = spread(video.stamps_ns, self.frames_per_region, prefer=self.ahead_ns)
         frames = tuple(frame for frame in video.frames if frame.stamp_ns in stamps)
         return replace(video, frames=frames)
 
@@ -144,7 +149,12 @@ class Binder:
         seen = look_back(observations, end_ns, self.window_ns)
         look = Look(region_id, self.store.region(region_id).label, seen)
         window = (end_ns - self.window_ns, end_ns)
-        return make_clip(self.camera, self.view, [look], self.frames_per_region, window)
+        return self._of_looks([look], window)
+
+    def _of_looks(self, looks: Sequence[Look], window_ns: tuple[int, int]) -> Clip:
+        return make_clip(
+            self.camera, self.view, looks, self.frames_per_region, window_ns, self.ahead_ns
+        )
 
     def _newest_ns(self) -> int:
         newest = self.view.newest()
@@ -212,7 +222,8 @@ class Binder:
             label = label or self.store.region(region_id).label
         if guests is not None:
             for one in guests.tracked(region_id):
-                seen.setdefault(one.stamp_ns, one)
+                if self.view.at(one.stamp_ns) is not None:  # it may have left the buffer since
+                    seen.setdefault(one.stamp_ns, one)
         for region in regions:
             new = self.given(region, end_ns)
             old = seen.get(new.stamp_ns)

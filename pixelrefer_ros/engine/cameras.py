@@ -36,6 +36,8 @@ class Camera:
 
     Attributes:
         ledger: Of following its regions; None when nothing does.
+        ahead_ns: Stamps of the frames that were looked at before anything was asked; ``Ahead``
+            keeps them.
     """
 
     def __init__(self, name: str, config: EngineConfig) -> None:
@@ -56,6 +58,7 @@ class Camera:
             on_given=self._given,
         )
         self.ledger: Ledger | None = None
+        self.ahead_ns: set[int] = set()
         self.plan = DescriptionPlan(
             round(config.describe_after_s * NS_PER_S), round(config.describe_period_s * NS_PER_S)
         )
@@ -178,6 +181,7 @@ class Camera:
             round(self._config.window_s * NS_PER_S),
             round(self._config.stamp_tolerance_s * NS_PER_S),
             round(self._config.pending_s * NS_PER_S),
+            self.ahead_ns,
         )
 
     def clear(self) -> None:
@@ -186,6 +190,7 @@ class Camera:
         self.buffer.clear()
         self.store.remove()
         self.plan.clear()
+        self.ahead_ns.clear()
         if self.ledger is not None:
             self.ledger.clear()
 
@@ -291,6 +296,9 @@ class Cameras:
     def of_query(self, query: Query) -> Camera:
         """Return the camera a query is about; the engine's lock is held.
 
+        Without a name it is the one that knows the regions it speaks of, else the first that has
+        images. Regions that come with it without a name are of the only or first one, as all.
+
         Raises:
             PixelReferError: UNKNOWN_CAMERA; BAD_REQUEST when it names several.
         """
@@ -307,4 +315,8 @@ class Cameras:
         for camera in self._cameras.values():
             if wanted & {*camera.store.ids(), *camera.store.pending_ids()}:
                 return camera
-        return self.find('')
+        first = self.find('')
+        if query.regions:
+            return first
+        live = (one for one in self._cameras.values() if one.newest_ns() is not None)
+        return first if first.newest_ns() is not None else next(live, first)

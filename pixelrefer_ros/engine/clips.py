@@ -12,7 +12,7 @@ from pixelrefer_ros.core.sampling import spread
 from pixelrefer_ros.core.types import Frame, RegionClip, TrackState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Hashable, Sequence
 
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.video_buffer import FrameView
@@ -59,6 +59,23 @@ class Clip:
         stamps = {seen.stamp_ns for seen in look.observations}
         frames = tuple(frame for frame in self.frames if frame.stamp_ns in stamps)
         return Clip(self.camera, frames, (look,), self.window_start_ns, self.window_end_ns)
+
+    def sights(self) -> set[Hashable]:
+        """Return a name for each thing there is to be seen.
+
+        A thing is a region in its frames, or, without regions, the frames themselves. Two clips
+        share a name where the same is seen, which costs once.
+        """
+        if not self.looks:
+            return {(self.camera, self.stamps_ns)}
+        return {
+            (
+                self.camera,
+                look.region_id,
+                tuple((seen.stamp_ns, seen.runs.tobytes()) for seen in look.observations),
+            )
+            for look in self.looks
+        }
 
     def region_clips(self) -> tuple[RegionClip, ...]:
         """Return the regions as a describer wants them, masks drawn."""
@@ -125,17 +142,27 @@ def make_clip(
     looks: Sequence[Look],
     frames_per_region: int,
     window_ns: tuple[int, int],
+    ahead_ns: Collection[int],
 ) -> Clip:
     """Return a clip of some frames of each region, spread over time, the newest always in.
 
     Of a tracked region only frames that show it well are taken, when there are any. Several
     regions share frames where that keeps the spread.
+
+    Args:
+        camera: Name of the camera.
+        view: The frames in its buffer.
+        looks: The regions, with all that was seen of them.
+        frames_per_region: How many frames of each to take at most.
+        window_ns: Start and end of the window that was asked for.
+        ahead_ns: Stamps of frames the describer has seen already, taken where that keeps the
+            spread.
     """
     used: set[int] = set()
     chosen: list[Look] = []
     for look in looks:
         by_stamp = {seen.stamp_ns: seen for seen in worth_showing(look.observations)}
-        stamps = spread(sorted(by_stamp), frames_per_region, prefer=used)
+        stamps = spread(sorted(by_stamp), frames_per_region, prefer={*used, *ahead_ns})
         used.update(stamps)
         chosen.append(Look(look.region_id, look.label, tuple(by_stamp[s] for s in stamps)))
     frames = tuple(frame for frame in view.frames if frame.stamp_ns in used)

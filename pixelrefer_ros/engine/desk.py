@@ -265,6 +265,12 @@ class Desk:
         else:
             job.clip = None if owed else clip
 
+    def will_ask(self, camera: Camera) -> bool:
+        """Return whether the describer is going to be asked about a camera."""
+        return self._config.describe_enabled or any(
+            ticket.payload.camera == camera.name for ticket in self._scheduler.waiting()
+        )
+
     def queue_due(self, camera: Camera) -> None:
         """Queue the descriptions that are due."""
         newest_ns = camera.newest_ns()

@@ -131,12 +131,15 @@ class Engine(Views):
             self._follow_up,
             lambda camera: self._cameras.find(camera).newest_ns() or 0,
             self._next_ahead,
+            self._forgotten,
         )
         self._ahead = Ahead(
             self._cameras.choose(None),
             config.look_ahead,
             round(config.window_s * NS_PER_S),
+            describer.frames_per_region,
             describer.vision_stats,
+            self._desk.will_ask,
         )
         self._vision_stats = describer.vision_stats
         self._grounds = grounder is not None
@@ -395,6 +398,10 @@ class Engine(Views):
         with self._lock:
             return self._ahead.next()
 
+    def _forgotten(self) -> None:
+        with self._lock:
+            self._ahead.clear()
+
     # Parts of the above
 
     def _wake(self) -> None:
@@ -406,6 +413,5 @@ class Engine(Views):
         self, cameras: Sequence[Camera], code: ErrorCode, message: str
     ) -> list[Ticket[Job]]:
         """Forget what cameras have seen; return the waiting jobs that end with it."""
-        self._ahead.clear(cameras)
         self._runner.forget()
         return self._desk.clear(cameras, code, message)

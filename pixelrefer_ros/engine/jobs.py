@@ -11,7 +11,7 @@ from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Query, Task
 from pixelrefer_ros.engine.faults import words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from pixelrefer_ros.core.regions import Observation
     from pixelrefer_ros.core.scheduler import Ticket
@@ -83,26 +83,38 @@ def size(job: Job) -> int:
     return 1
 
 
+def sights(jobs: Sequence[Job]) -> int:
+    """Return how many different things some jobs have to see; descriptions are not settled."""
+    seen: set[Hashable] = set()
+    for place, job in enumerate(jobs):
+        clip = job.clip if isinstance(job, QueryJob) else None
+        seen |= {place} if clip is None else clip.sights()
+    return len(seen)
+
+
 def joins(
-    before: Sequence[Ticket[Job]], ticket: Ticket[Job], max_batch: int, room: int
+    before: Sequence[Ticket[Job]], ticket: Ticket[Job], max_batch: int, room: float
 ) -> bool:
     """Return whether a job runs together with those before it.
 
-    Questions of one priority join each other freely: they would have waited for each other.
-    Descriptions, and what is less urgent than the first, join as long as there is room.
+    No word comes before all is seen, so a job joins as long as there is room for what it has to
+    see, or when that is seen for those before it anyway. Questions of one priority are no
+    exception: the first in line has the nearest deadline.
     What a GROUND query is about is found alone: another model does that.
 
     Args:
         before: At least one.
         ticket: Of the next job in the line.
         max_batch: How many things may be asked of the describer together.
-        room: How many, before the first of them would have to wait too long.
+        room: How many things may be seen before the first word.
     """
-    jobs = [one.payload for one in (*before, ticket)]
+    running = [one.payload for one in before]
+    jobs = [*running, ticket.payload]
     if any(isinstance(job, QueryJob) and job.searches for job in jobs):
         return False
-    alike = isinstance(ticket.payload, QueryJob) and ticket.priority == before[0].priority
-    return sum(map(size, jobs)) <= (max_batch if alike else min(room, max_batch))
+    if sum(map(size, jobs)) > max_batch:
+        return False
+    return sights(jobs) <= max(room, sights(running))
 
 
 class Stopper:

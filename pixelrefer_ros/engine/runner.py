@@ -49,6 +49,7 @@ class Runner:
         follow_up: Callable[[Ticket[Job], Found], None],
         newest_ns: Callable[[str], int],
         next_ahead: Callable[[], Frame | None],
+        on_forgotten: Callable[[], None],
     ) -> None:
         """Join the parts; nothing runs yet.
 
@@ -65,6 +66,7 @@ class Runner:
             newest_ns: Returns the stamp of the newest frame of a camera.
             next_ahead: Returns a frame to be looked at while there is nothing else to do, each
                 once; None when there is none.
+            on_forgotten: Told when the describer forgets all frames.
         """
         self._describer = describer
         self._config = config
@@ -76,6 +78,7 @@ class Runner:
         self._grounder = grounder
         self._follow_up = follow_up
         self._next_ahead = next_ahead
+        self._on_forgotten = on_forgotten
         self._delivery = Delivery(
             describer.name,
             scheduler,
@@ -136,7 +139,7 @@ class Runner:
             raise RuntimeError('a step is under way already')
         try:
             self._before_step()
-            return self._step(self._config.max_batch)
+            return self._step(math.inf)
         finally:
             self._model.release()
 
@@ -164,11 +167,15 @@ class Runner:
                 self._scheduler.wait(version, nap_s)
         try:
             with self._model:
-                self._describer.forget()  # it need not hold the memory while nothing runs
+                self._forget()  # it need not hold the memory while nothing runs
         except Exception as error:
             self._outbox.problem(f'the describer could not forget: {words(error)}')
 
-    def _step(self, room: int) -> int:
+    def _forget(self) -> None:
+        self._on_forgotten()
+        self._describer.forget()
+
+    def _step(self, room: float) -> int:
         """Run what is next; return how many jobs that was.
 
         Args:
@@ -177,7 +184,7 @@ class Runner:
         self.expire()
         if self._stale.is_set():
             self._stale.clear()
-            self._describer.forget()
+            self._forget()
         max_batch = self._config.max_batch
         tickets = self._scheduler.take(
             self._clock(), lambda before, one: joins(before, one, max_batch, room)

@@ -45,9 +45,10 @@ class EngineConfig:
         max_regions: Regions known at a time, per camera.
         queue_size: Jobs that may wait.
         max_batch: How many regions and questions the describer is asked about together; 1 for
-            one at a time. Live, what is less urgent joins only as far as ``Pace`` has room.
+            one at a time. Live, what has to see more joins only as far as ``Pace`` has room.
         look_ahead: What is encoded while nothing is asked, live only: 'never' nothing,
-            'regions' frames in which a region is seen, 'always' all that are kept.
+            'regions' some of the frames in which a region is seen that will be asked about,
+            'always' some of all that are kept.
         deadline_s: How long a query may take when it does not say, and a description may run.
         stamp_tolerance_s: How far the stamp of a region may be from that of a kept frame.
         pending_s: How far ahead of the newest frame a region or query may be, and how long a

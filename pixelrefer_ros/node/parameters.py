@@ -79,7 +79,7 @@ class NodeParameters(GroundingParameters):
         'model.quantization',
         'none',
         "Smaller weights of its language model: 'none'; 'torchao-int8' and 'torchao-int4' need "
-        'torchao, on a GPU int4 needs dtype bfloat16.',
+        'torchao, on a GPU int4 needs dtype bfloat16; on a cpu int4 is slower than float32.',
         choices=('none', 'torchao-int8', 'torchao-int4'),
         change=UNCONFIGURED,
     )
@@ -221,9 +221,9 @@ class NodeParameters(GroundingParameters):
     look_ahead: str = _parameter(
         'look_ahead',
         'regions',
-        "Which kept images the model looks at while nothing is asked, so that the next question "
-        "about them is answered sooner: 'never' any, 'regions' those in which a region is seen, "
-        "'always' all.",
+        "Which kept images the model looks at while nothing is asked, so that the next words come "
+        "sooner: 'never' any, 'regions' some in which a region is seen, while regions are "
+        "described or a query waits, 'always' some of all.",
         choices=LOOK_AHEAD,
     )
     deadline_s: float = _parameter(

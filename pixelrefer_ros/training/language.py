@@ -242,13 +242,13 @@ class RowMaker:
             # What two regions are for comes first; the rest must work with two in view as well.
             kinds = [*PAIR_KINDS, 'closer', *kinds]
         else:
-            kinds += ['attribute', 'attribute', 'neighbour', 'neighbour', 'motion', 'describe']
+            kinds += ['attribute', 'neighbour', 'neighbour', 'neighbour', 'motion', 'describe']
             kinds = [str(k) for k in rng.permutation(kinds)]
         questions = []
         for kind in kinds:
             question = ask_of(clip, things, tuple(frames), kind, rng)
             # Far more regions have no neighbour than have one.
-            if question is None or (question.case == 'nothing' and rng.random() < 0.55):
+            if question is None or (question.case == 'nothing' and rng.random() < 0.75):
                 continue
             questions.append(question)
             if len(questions) == self._questions:

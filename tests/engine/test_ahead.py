@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,11 @@ ROOM = VisionStats(max_bytes=1000)
 FULL = VisionStats(held_bytes=500, max_bytes=1000)
 
 
+def every(frames: int = 20) -> ScriptedDescriber:
+    """Return a describer that wants so many frames of a window."""
+    return ScriptedDescriber(frames_per_region=frames)
+
+
 def choose(rig: Rig) -> list[float]:
     """Return the stamps of the frames that would be looked at now, in order."""
     stamps: list[float] = []
@@ -35,7 +41,7 @@ def choose(rig: Rig) -> list[float]:
 
 
 def test_frames_in_which_a_region_is_seen_newest_first_each_once() -> None:
-    rig = Rig(window_s=0.5)
+    rig = Rig(window_s=0.5, describe_enabled=True, describer=every(5))
     rig.frames(span(10.0, 11.0))
     assert choose(rig) == []
     for stamp_s in (10.2, 10.6, 10.9, 11.0):
@@ -53,7 +59,7 @@ def test_frames_in_which_a_region_is_seen_newest_first_each_once() -> None:
 
 
 def test_all_frames_or_none_when_told_so() -> None:
-    rig = Rig(window_s=0.3, look_ahead='always')
+    rig = Rig(window_s=0.3, look_ahead='always', describer=every(3))
     rig.frames(span(10.0, 11.0))
     assert choose(rig) == pytest.approx([11.0, 10.9, 10.8, 10.7])
     rig.frames([5.0])  # another time, though with stamps that were there
@@ -68,7 +74,7 @@ def test_all_frames_or_none_when_told_so() -> None:
 
 
 def test_a_cache_that_is_half_full_is_for_what_is_new() -> None:
-    rig = Rig(look_ahead='always')
+    rig = Rig(look_ahead='always', describer=every())
     rig.describer.seen = FULL
     rig.frames(span(10.0, 11.0))
     assert choose(rig) == [11.0]
@@ -79,7 +85,7 @@ def test_a_cache_that_is_half_full_is_for_what_is_new() -> None:
 
 
 def test_cameras_take_turns() -> None:
-    rig = Rig(cameras=('left', 'right'), look_ahead='always')
+    rig = Rig(cameras=('left', 'right'), look_ahead='always', describer=every())
     for camera in ('left', 'right'):
         rig.frames([10.0, 10.1], camera)
     cameras = []
@@ -89,16 +95,78 @@ def test_cameras_take_turns() -> None:
 
 
 def test_what_a_tracker_finds_is_looked_at() -> None:
-    rig = Street(window_s=1.0)
+    rig = Street(window_s=1.0, describe_enabled=True, describer=every(10))
     rig.film(range(3))
     rig.point('red', 2)
     rig.film(range(3, 6))
     assert choose(rig) == pytest.approx([at_s(i) for i in reversed(range(6))])
 
 
+def test_no_more_frames_than_a_description_takes_and_those_it_takes() -> None:
+    rig = Street(window_s=2.0, describe_enabled=True)
+    rig.film([0])
+    rig.point('blue', 0)
+    looked_at: list[float] = []
+    for i in range(1, 101):
+        rig.film([i])
+        looked_at += choose(rig)
+    assert len(looked_at) == 20  # four in two seconds
+    assert len(rig.engine._cameras.find('').ahead_ns) <= 6  # those of the past are let go of
+    calls = rig.describer.calls[1:]
+    assert len(calls) == 4
+    for call in calls:
+        *older, newest = seconds(call.stamps_ns)
+        assert set(older) <= set(looked_at)
+        gaps = [after - before for before, after in pairwise([*older, newest])]
+        assert max(gaps) <= 1.0  # spread over the window all the same
+
+
+def test_a_question_about_the_whole_image_takes_frames_looked_at_already() -> None:
+    rig = Rig(look_ahead='always', describer=ScriptedDescriber(needs_regions=False))
+    rig.frames(span(10.0, 11.5))
+    looked_at = choose(rig)
+    rig.frames([11.6, 11.7, 11.8, 11.9, 12.0])
+    *older, newest = seconds(rig.answer().frame_stamps_ns)
+    assert newest == 12.0
+    assert set(older) <= set(looked_at)
+
+
+def test_nothing_is_looked_at_when_nothing_will_be_asked() -> None:
+    rig = Rig(cameras=('left', 'right'))
+    for camera in ('left', 'right'):
+        rig.frames([10.0], camera)
+        rig.region('cup', camera=camera)
+    assert choose(rig) == []
+    handle = rig.ask(camera='right', stamp_s=10.4)
+    frame = rig.engine._next_ahead()
+    assert frame is not None
+    assert frame.camera == 'right'
+    assert choose(rig) == []
+    handle.cancel()
+    rig.frames([11.0], 'right')
+    rig.region('cup', camera='right')
+    assert choose(rig) == []
+
+
+def test_what_was_forgotten_with_another_cameras_past_is_looked_at_again() -> None:
+    rig = Rig(cameras=('left', 'right'), look_ahead='always')
+    rig.engine.step()
+    for camera in ('left', 'right'):
+        rig.frames([10.0], camera)
+    assert choose(rig) == [10.0, 10.0]
+    rig.engine.reset('left')
+    assert rig.engine.step() == 0
+    frame = rig.engine._next_ahead()
+    assert frame is not None
+    assert frame.camera == 'right'
+    assert choose(rig) == []
+
+
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    one = Rig(clock=time.monotonic, keep_rate_hz=0.0)
+    one = Rig(
+        clock=time.monotonic, describe_enabled=True, describe_after_s=3600.0, describer=every()
+    )
     one.engine.start()
     yield one
     one.engine.stop()
@@ -155,6 +223,15 @@ def test_a_failed_look_ahead_is_reported_and_nothing_is_lost(rig: Rig) -> None:
     assert handle.wait(LONG_S)
     assert rig.answers[0].error_code == ErrorCode.OK
     assert len(rig.problems) == 1  # it is not tried again
+
+
+def test_after_a_restart_frames_are_looked_at_again(rig: Rig) -> None:
+    rig.frames([10.0])
+    rig.region('cup')
+    until(lambda: ahead(rig) == [10.0])
+    rig.engine.stop()
+    rig.engine.start()
+    until(lambda: ahead(rig) == [10.0, 10.0])
 
 
 def test_nothing_is_looked_at_ahead_in_lock_step() -> None:

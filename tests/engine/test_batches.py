@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pixelrefer_ros.core.types import Answer, ErrorCode, PixelReferError, Task, Utterance
+from pixelrefer_ros.engine.errand import Errand
 from tests.doubles import ScriptedDescriber
-from tests.engine.rig import Rig, query, span
+from tests.engine.rig import Rig, query, region, seconds, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +54,14 @@ def test_what_waits_together_runs_together_in_line(max_batch: int, batches: list
     assert [call.text for call in rig.describer.calls] == ['first', 'a', 'b', 'c', 'last']
     assert ends(rig) == dict.fromkeys(['first', 'a', 'b', 'c', 'last'], ErrorCode.OK)
     assert rig.engine.stats().mean_batch == pytest.approx(5 / len(batches))
+
+
+def test_in_lock_step_it_does_not_matter_how_much_there_is_to_see() -> None:
+    rig = scene(*'abcd', max_batch=2)
+    rig.ask('{a} {b} {c}?', query_id='many')
+    rig.ask('{d}?', query_id='one')
+    assert rig.engine.step() == 2
+    assert rig.describer.batches == [2]
 
 
 def test_descriptions_of_several_regions_run_together() -> None:
@@ -146,6 +155,88 @@ def test_when_the_model_breaks_what_was_said_stays_said() -> None:
     assert len(rig.describer.calls) == 2
     assert rig.engine.run_until_idle() == 0
     assert rig.answer().error_code == ErrorCode.OK
+
+
+def test_what_cannot_be_asked_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Errand.request
+
+    def request(errand: Errand, part: int) -> Request:
+        asked = made(errand, part)
+        if asked.text == 'bad' and part == 1:
+            raise RuntimeError('no mask')
+        return asked
+
+    monkeypatch.setattr(Errand, 'request', request)
+    rig = scene('cup', 'pen', max_batch=4)
+    ask(rig, 'a')
+    rig.ask('bad', query_id='bad', task=Task.DESCRIBE)
+    ask(rig, 'c')
+    rig.engine.run_until_idle()
+    assert ends(rig) == {
+        'a': ErrorCode.OK, 'bad': ErrorCode.MODEL_ERROR, 'c': ErrorCode.OK
+    }
+    assert rig.describer.batches == [2]
+    (problem,) = rig.problems
+    assert 'no mask' in problem
+
+
+def test_when_one_region_fails_nothing_more_is_said_of_the_others() -> None:
+    rig = scene()
+    stops: list[bool] = []
+
+    def say(requests: Sequence[Request], on_said: Callable[..., None]) -> None:
+        def asks_on() -> list[bool]:
+            return [one.should_stop is not None and one.should_stop() for one in requests]
+
+        stops.extend(asks_on())
+        on_said(0, PixelReferError(ErrorCode.BAD_REQUEST, 'too small'))
+        stops.extend(asks_on())
+        on_said(1, Utterance('red', 1, 1, 0.0))
+        on_said(2, Utterance('red', 1, 1, 0.0))
+
+    rig.describer.say = say  # type: ignore[method-assign]
+    assert rig.answer('', task=Task.DESCRIBE).error_code == ErrorCode.BAD_REQUEST
+    assert stops == [False] * 3 + [True] * 3
+
+
+def test_a_description_that_is_told_twice_is_given_out_once() -> None:
+    rig = scene('cup', describe_enabled=True)
+
+    def say(requests: Sequence[Request], on_said: Callable[..., None]) -> None:
+        on_said(0, Utterance('first', 1, 1, 0.0))
+        on_said(0, Utterance('second', 1, 1, 0.0))
+
+    rig.describer.say = say  # type: ignore[method-assign]
+    rig.engine.run_until_idle()
+    assert [one.text for one in rig.descriptions] == ['first']
+    assert rig.problems == []
+
+
+def test_of_several_regions_each_token_counts_the_same() -> None:
+    rig = scene('cup', 'pen')
+
+    def say(requests: Sequence[Request], on_said: Callable[..., None]) -> None:
+        on_said(0, Utterance('red', 1, 1, -1.0))
+        on_said(1, Utterance('a blue pen', 1, 3, -2.0))
+
+    rig.describer.say = say  # type: ignore[method-assign]
+    answer = rig.answer('', task=Task.DESCRIBE)
+    assert answer.confidence == pytest.approx(math.exp(-7 / 4))
+
+
+def test_those_that_wait_are_told_how_many_go_before_them() -> None:
+    rig = scene('cup', max_batch=2)
+    told: dict[str, list[int]] = {name: [] for name in 'abcd'}
+
+    def listen(name: str) -> Callable[[str, str, int], None]:
+        return lambda stage, _, ahead: told[name].append(ahead) if stage == 'queued' else None
+
+    for name in 'abcd':
+        rig.engine.submit(query(query_id=name), on_progress=listen(name))
+    rig.engine.step()
+    assert told == {'a': [0], 'b': [1], 'c': [2, 2], 'd': [3, 3]}
+    rig.engine.step()
+    assert told['d'] == [3, 3]
 
 
 def test_each_has_its_own_cancel_and_deadline() -> None:
@@ -248,6 +339,30 @@ def test_nothing_is_described_without_a_region() -> None:
     answer = whole().answer('', task=Task.DESCRIBE)
     assert answer.error_code == ErrorCode.BAD_REQUEST
     assert 'ask about the whole image' in answer.error_msg
+
+
+def test_a_window_between_two_images_means_the_one_before() -> None:
+    rig = whole()
+    rig.frames([15.0])
+    answer = rig.answer(stamp_s=14.9, window_s=0.5)
+    assert answer.error_code == ErrorCode.OK
+    assert seconds(answer.frame_stamps_ns) == pytest.approx([11.5, 11.7, 11.8, 12.0])
+    assert seconds([answer.window_start_ns, answer.window_end_ns]) == [11.5, 12.0]
+
+
+def test_a_question_without_camera_or_regions_is_about_the_first_that_has_images() -> None:
+    rig = Rig(
+        describer=ScriptedDescriber(needs_regions=False), cameras=('left', 'middle', 'right')
+    )
+    assert rig.answer().error_code == ErrorCode.NO_FRAMES
+    rig.frames([10.0], 'right')
+    assert (rig.answer().camera, rig.answers[-1].error_code) == ('right', ErrorCode.OK)
+    rig.frames([10.0], 'middle')
+    assert rig.answer().camera == 'middle'
+    box = region('cup')  # as a region that is given, it is one of the first camera
+    assert rig.answer(regions=(box,)).error_code == ErrorCode.NO_FRAMES
+    rig.frames([10.0], 'left')
+    assert rig.answer().camera == 'left'
 
 
 def test_a_question_without_a_region_waits_for_its_image() -> None:

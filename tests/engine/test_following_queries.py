@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,27 @@ def test_the_answer_does_not_wait_for_ever() -> None:
     assert frames(rig.answers[0]) == [12]
     rig.engine._following.catch_up()
     assert rig.script.steps == []
+
+
+def test_images_that_have_left_the_buffer_meanwhile_are_left_out() -> None:
+    one = Street(buffer_full_rate_s=1.0, pending_s=30.0)
+    one.film(range(30))
+    one.point('blue', 29)
+    one.engine.run_until_idle()
+    coming = iter(range(30, 60))
+
+    def on_step(_: int) -> None:  # the world goes on while the tracker goes back
+        for i in islice(coming, 1):
+            one.engine.add_frame(one.picture(i))
+
+    one.script.on_step = on_step
+    given = one.region_of('red', 29, red_box(29))
+    one.ask('{red}?', query_id='guest', regions=(given,), stamp_s=at_s(29), window_s=2.5)
+    one.ask('{blue}?', query_id='known')
+    one.engine.run_until_idle()
+    codes = {answer.query_id: answer.error_code for answer in one.answers}
+    assert codes == {'guest': ErrorCode.OK, 'known': ErrorCode.OK}
+    assert one.problems == []
 
 
 def test_a_reset_ends_it() -> None:

@@ -22,7 +22,7 @@ from pixelrefer_ros.grounding.profiles import load_profile
 from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import TrackerScript
 from tests.engine.rig import ns, query
-from tests.engine.street import BLUE_BOX, COLOURS, RED, Street, at_ns, red_box
+from tests.engine.street import BLUE_BOX, COLOURS, RED, Street, at_ns, at_s, red_box
 
 if TYPE_CHECKING:
     from pixelrefer_ros.core.types import Answer, Query
@@ -104,6 +104,21 @@ def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
     assert answer.model == 'scripted-chat + scripted'
     assert answer.tokens_in > sum(len(call.pictures) for call in scene.chat.calls)
     assert not scene.problems
+
+
+def test_a_window_between_two_images_means_the_one_before(scene: Scene) -> None:
+    seen = range(FRAMES - 6, FRAMES)
+    key = spread(seen, 5)[2]
+    scene.chat.script = [frame_answer(2), scene.box_of_red(key)]
+    scene.film([FRAMES + 10])
+    scene.ground(stamp_s=at_s(FRAMES + 9), window_s=0.5)
+    scene.engine.run_until_idle()
+    answer = scene.answer
+    assert answer.error_code == ErrorCode.OK
+    (evidence,) = answer.evidence
+    assert evidence.stamp_ns == at_ns(key)
+    assert evidence.track_stamps_ns == tuple(at_ns(i) for i in seen)
+    assert (answer.window_start_ns, answer.window_end_ns) == (at_ns(seen[0]), at_ns(seen[-1]))
 
 
 def test_what_was_found_is_followed_on(scene: Scene) -> None:

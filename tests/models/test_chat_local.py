@@ -18,6 +18,7 @@ from pixelrefer_ros.core.chat import Decoding, Picture, Turn, Video
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.chat.local import LocalChat
 from pixelrefer_ros.models.chat.prompt import read
+from pixelrefer_ros.models.chat.watch import Watch
 from tests.models.chat_models import FAMILIES, IDS, MULTIPLE, Family, picture, write_model
 
 if TYPE_CHECKING:
@@ -256,6 +257,15 @@ def test_streams_the_text_so_far(chat: LocalChat, family: Family) -> None:
     assert len(told) > 3
     assert all(later.startswith(before) for before, later in zip(told, told[1:], strict=False))
     assert told[-1] == reply.text
+
+
+def test_what_is_cut_within_a_letter_ends_before_it(chat: LocalChat) -> None:
+    told: list[str] = []
+    watch = Watch(chat._words, None, told.append)
+    for token in chat.processor.tokenizer('ok \N{EURO SIGN}').input_ids[:-1]:
+        watch(torch.tensor([[token]]), None)
+    assert len(watch.token_ids) == 5
+    assert watch.text == told[-1] == 'ok '
 
 
 def test_forget_frees_keys_and_values(chat: LocalChat, family: Family) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -358,6 +359,37 @@ def test_memory_of_the_caches_is_given_back_for_pictures(
     assert describer.answer('What?', frames, regions).tokens_out > 0
 
 
+def test_pictures_without_room_beside_others_are_cut_after_them(
+    describer: PixelReferDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = requests_of()
+    expected = [words(one) for one in outcomes(describer, requests)]
+    too_large = replace(requests[0], text='Far too large.')
+    frames, regions = clip(2)
+    bad = Request(Task.ASK, tuple(frames), tuple(regions), 'Is {dog} there?')
+    prepare = describer.eyes.prepare
+    cut: weakref.WeakSet[object] = weakref.WeakSet()
+    most = 0
+
+    def with_room_for_two(request: Request) -> object:
+        nonlocal most
+        if len(cut) == 2 or request is too_large:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        prepared = prepare(request)
+        cut.add(prepared)
+        most = max(most, len(cut))
+        return prepared
+
+    monkeypatch.setattr(describer.eyes, 'prepare', with_room_for_two)
+    found = outcomes(describer, [bad, *requests[:2], too_large, *requests[2:]])
+    assert most == 2
+    assert [words(found[place]) for place in (1, 2, 4, 5)] == expected
+    assert [found[place].code for place in (0, 3)] == [
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.OUT_OF_MEMORY,
+    ]
+
+
 def test_who_asks_badly_harms_nobody_else(describer: PixelReferDescriber) -> None:
     requests = requests_of()
     expected = [words(one) for one in outcomes(describer, requests)]
@@ -471,10 +503,16 @@ def test_looking_ahead_gives_way_where_memory_is_short(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(describer.model, 'encode_images', fail)
-    other = Frame('cam', 2, picture(5))
-    assert not describer.look_ahead(other)
-    assert describer.vision_stats().held_bytes == 0
+    held = describer.vision_stats().held_bytes, describer.voice.held_bytes
+    others = [Frame('cam', 2 + seed, picture(5 + seed)) for seed in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(describer.model, 'encode_images', fail)
+        assert not describer.look_ahead(others[0])
+    assert min(held) > 0
+    assert (describer.vision_stats().held_bytes, describer.voice.held_bytes) == held
+    assert not describer.look_ahead(others[1])  # not before somebody asks again
+    describer.answer('What?', frames, regions)
+    assert describer.look_ahead(others[1])
 
 
 def test_warming_up_uses_every_part_and_leaves_nothing(describer: PixelReferDescriber) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,9 @@ import torch
 
 from pixelrefer_ros.core.describer import Request
 from pixelrefer_ros.core.types import Frame, RegionClip, Task
-from pixelrefer_ros.models.pixelrefer import PixelReferProcessor
+from pixelrefer_ros.models.pixelrefer import PixelReferProcessor, crops
 from pixelrefer_ros.models.pixelrefer.eyes import LiteEyes
-from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout
-from pixelrefer_ros.models.pixelrefer.sights import as_binary, mask_digest
+from pixelrefer_ros.models.pixelrefer.sights import Tokens, as_binary, layout, mask_digest
 from tests.models.conftest import box_mask, clip, picture, small_config, small_model
 
 if TYPE_CHECKING:
@@ -171,6 +171,39 @@ def test_corrected_mask_is_seen_anew_and_the_same_one_is_known(
     assert not torch.allclose(after[24:], before[24:])
 
 
+def test_names_tell_tokens_apart_and_stay_with_them(eyes: LiteEyes) -> None:
+    frames, regions = clip(2)
+    (first,) = see(eyes, ask(frames, regions))
+    (again,) = see(eyes, ask(frames, regions[1:]))
+    (other,) = see(LiteEyes(eyes._model, eyes._processor), ask(frames, regions))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert (first.names.dtype, first.names.device.type) == (torch.int64, 'cpu')
+    assert torch.equal(first.names[16:], again.names)
+    everything = torch.cat([first.names, other.names]).tolist()
+    assert len(set(map(tuple, everything))) == 2 * 32
+
+
+def test_pictures_that_were_cut_are_held_in_patches_alone(
+    eyes: LiteEyes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, regions = clip(2)
+    cut: list[weakref.ref[np.ndarray]] = []
+    object_crop = crops.object_crop
+
+    def watch(*args: Any) -> crops.ObjectCrop:
+        found = object_crop(*args)
+        cut.append(weakref.ref(found.picture))
+        return found
+
+    monkeypatch.setattr(crops, 'object_crop', watch)
+    prepared = eyes.prepare(ask(frames, regions))
+    gc.collect()
+    assert [picture() for picture in cut] == [None] * 4
+    assert all(sight.parts is not None for sight in prepared.sights)
+
+
 def test_another_picture_with_the_same_stamp_is_another_picture(eyes: LiteEyes) -> None:
     frames, regions = clip(1)
     first = tokens(eyes, ask(frames, regions))
@@ -200,8 +233,9 @@ def test_features_hold_no_more_memory_than_their_own(eyes: LiteEyes) -> None:
     tokens(eyes, ask(frames, regions))
     kept = list(eyes._cache._kept.values())
     assert len(kept) == 3 + 6
-    for tensor in kept:
-        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+    for one in kept:
+        tensor = one.values if isinstance(one, Tokens) else one
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes == one.nbytes
 
 
 def test_little_room_is_enough(
@@ -274,11 +308,30 @@ def test_frame_looked_at_ahead_is_not_encoded_again(eyes: LiteEyes, watched: Wat
 
 
 def test_nothing_is_looked_at_ahead_where_nothing_is_kept(
-    model: PixelReferForConditionalGeneration, processor: PixelReferProcessor, watched: Watched
+    model: PixelReferForConditionalGeneration,
+    processor: PixelReferProcessor,
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     frames, _ = clip(1)
-    assert not LiteEyes(model, processor, cache_mib=0).look_ahead(frames[0])
+    for resize in ('exact', 'device'):
+        blind = LiteEyes(model, processor, cache_mib=0, resize=resize)
+        monkeypatch.setattr(blind, '_resizer', None)  # nothing is cut or uploaded
+        assert not blind.look_ahead(frames[0])
     assert watched.passes == []
+
+
+def test_room_for_what_is_looked_at_ahead_is_known_to_the_byte(
+    model: PixelReferForConditionalGeneration, processor: PixelReferProcessor
+) -> None:
+    frames, _ = clip(1)
+    whole = 25 * 32 * 4
+    for room, expected in ((whole, True), (whole - 1, False)):
+        with torch.inference_mode():
+            assert (
+                LiteEyes(model, processor, cache_mib=room / 2**20).look_ahead(frames[0])
+                == expected
+            )
 
 
 @pytest.mark.parametrize(
@@ -350,11 +403,10 @@ def test_device_resizes_as_the_host_does_and_uploads_once(
     for one, other in zip(host.sights, device.sights, strict=True):
         assert one.parts is not None
         assert other.parts is not None
-        for mine, theirs in zip(one.parts.unseen(), other.parts.unseen(), strict=True):
+        for mine, theirs in zip(one.unseen(), other.unseen(), strict=True):
             assert mine.grid == theirs.grid
             assert (mine.patches.int() - theirs.patches.int()).abs().max() <= 1
-        crops = [one.parts.crop, other.parts.crop]
-        np.testing.assert_array_equal(crops[0].grid_mask, crops[1].grid_mask)
+        np.testing.assert_array_equal(one.parts.cut.grid_mask, other.parts.cut.grid_mask)
     tokens(on_device, ask(frames, regions))
     with torch.inference_mode():
         on_device.look_ahead(frames[0])
@@ -401,10 +453,10 @@ def test_one_crop_of_many_cells_changes_nothing_for_others(
     thin[np.arange(480), np.arange(480)] = 1  # few pixels, many cells
     prepared = eyes.prepare(ask([frame], [*regions, RegionClip('thin', (0,), [thin])]))
     cells = [
-        cell_layout([s.parts.crop.grid_mask], [s.parts.object.grid], [s.parts.crop.box],
-                    [s.parts.crop.frame_size]).lengths[0]
-        for s in prepared.sights if s.parts is not None
-    ]  # fmt: skip
+        layout([sight.parts.cut], [sight.parts.object]).lengths[0]
+        for sight in prepared.sights
+        if sight.parts is not None
+    ]
     assert cells[2] > 4 * max(cells[:2])
     with torch.inference_mode():
         (both,) = eyes.see([prepared])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,15 @@ import torch
 from pixelrefer_ros.core.describer import Request
 from pixelrefer_ros.core.types import Frame, PixelReferError, RegionClip, Task
 from pixelrefer_ros.models.pixelrefer.full import FullPixelReferProcessor
+from pixelrefer_ros.models.pixelrefer.full import eyes as full_eyes
 from pixelrefer_ros.models.pixelrefer.full.eyes import FullEyes
+from pixelrefer_ros.models.pixelrefer.sights import Tokens
 from tests.models.conftest import box_mask, clip, picture, small_full_config, small_full_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pixelrefer_ros.models.pixelrefer.crops import ObjectCrop
     from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 CLIP_TOKENS = (6, 6, 6)
@@ -141,10 +145,28 @@ def test_frames_shown_as_pictures_are_others_than_those_of_a_video(
     assert len(passes) == 2
 
 
-def test_pixel_budget_of_many_frames_makes_other_pictures(full_processor) -> None:
-    config = small_full_config(mm_max_length=12, min_pixels=196)
-    processor = FullPixelReferProcessor(config, full_processor.tokenizer)
-    eyes = FullEyes(small_full_model(config), processor)
+def of_small_budget(processor: FullPixelReferProcessor, **changes: Any) -> FullEyes:
+    """Return eyes of a model that cannot see three frames as large as they are."""
+    config = small_full_config(mm_max_length=12, min_pixels=196, **changes)
+    return FullEyes(small_full_model(config), FullPixelReferProcessor(config, processor.tokenizer))
+
+
+def test_growing_clip_is_encoded_frame_by_frame(full_processor) -> None:
+    eyes = of_small_budget(full_processor, max_frames_per_region=3)
+    frames, _ = clip(3)
+    with torch.inference_mode():
+        for frame in frames:
+            assert eyes.look_ahead(frame)
+    for count in (2, 3):
+        request = ask(frames[:count])
+        (prompt,) = see(eyes, request)
+        assert len(prompt.tokens) == 2 * count
+        torch.testing.assert_close(prompt.tokens, by_hand(eyes, request, []), rtol=1e-5, atol=1e-5)
+    assert (eyes.stats().encoded_ahead, eyes.stats().misses) == (3, 0)
+
+
+def test_many_frames_are_other_pictures_when_the_reference_is_followed(full_processor) -> None:
+    eyes = of_small_budget(full_processor, compat_shared_budget=True)
     frames, _ = clip(3)
     assert len(see(eyes, ask(frames[:2]))[0].tokens) == 12
     (many,) = see(eyes, ask(frames))
@@ -202,6 +224,54 @@ def test_what_requests_of_a_batch_share_is_encoded_once(eyes: FullEyes, passes: 
     assert torch.equal(first.tokens[:26], second.tokens)
 
 
+def test_names_tell_tokens_apart_and_stay_with_them(eyes: FullEyes) -> None:
+    frames, regions = clip(3)
+    frames.append(Frame('cam', 9_000_000_000, frames[2].image.copy()))
+    (first,) = see(eyes, ask(frames, regions))
+    (again,) = see(eyes, ask(frames[1:], regions[1:], 'What is {ball} beside?'))
+    assert len(first.names) == len(first.tokens) == 18 + 1 + 16
+    assert (first.names.dtype, first.names.device.type) == (torch.int64, 'cpu')
+    assert len(set(map(tuple, first.names.tolist()))) == len(first.names)
+    known = dict(zip(map(tuple, first.names.tolist()), first.tokens, strict=True))
+    shared = [known.get(tuple(name)) for name in again.names.tolist()]
+    # the ball's largest mask is on another frame
+    assert [token is not None for token in shared] == [True] * 13 + [False] * 8
+    for token, own in zip(shared[:13], again.tokens[:13], strict=True):
+        assert token is not None
+        assert torch.equal(token, own)
+
+
+def test_tokens_that_are_read_keep_their_names(eyes: FullEyes) -> None:
+    before = Frame('cam', 1, picture(0))
+    after = Frame('cam', 2, picture(0))
+    after.image[-10:, -10:] ^= 255
+    (some,) = see(eyes, ask([before, after]))
+    (every,) = see(eyes, ask([after, before]))
+    assert len(some.tokens) == 6 + 1
+    place = every.names.tolist().index(some.names[6].tolist())
+    assert place == 5
+    assert torch.equal(every.tokens[place], some.tokens[6])
+
+
+def test_pictures_that_were_cut_are_held_in_patches_alone(
+    eyes: FullEyes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, regions = clip(2)
+    cut: list[weakref.ref[np.ndarray]] = []
+    object_crop = full_eyes.object_crop
+
+    def watch(*args: Any) -> ObjectCrop:
+        found = object_crop(*args)
+        cut.append(weakref.ref(found.picture))
+        return found
+
+    monkeypatch.setattr(full_eyes, 'object_crop', watch)
+    prepared = eyes.prepare(ask(frames, regions))
+    gc.collect()
+    assert [picture() for picture in cut] == [None] * 2
+    assert [view.cut is not None for view in prepared.sights] == [False, False, True, True]
+
+
 def test_corrected_mask_is_seen_anew(eyes: FullEyes, passes: list[int]) -> None:
     frames, regions = clip(2)
     (before,) = see(eyes, ask(frames, regions))
@@ -232,8 +302,9 @@ def test_what_was_kept_goes_with_the_frames(eyes: FullEyes) -> None:
     see(eyes, ask(frames, regions))
     held = eyes.stats().held_bytes
     assert held >= (18 + 16) * 32 * 4
-    for kept in eyes._cache._kept.values():
-        assert kept.untyped_storage().nbytes() == kept.nbytes
+    for one in eyes._cache._kept.values():
+        tensor = one.values if isinstance(one, Tokens) else one
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes == one.nbytes
     frames.pop()
     gc.collect()
     assert eyes.stats().held_bytes <= held - 6 * 32 * 4
@@ -291,8 +362,7 @@ def test_device_resizes_as_the_host_does(full_model, full_processor) -> None:
     )
     one, other = (eyes.prepare(ask(frames, regions)) for eyes in (host, device))
     assert torch.equal(one.input_ids, other.input_ids)
-    pairs = zip((*one.frames, *one.regions), (*other.frames, *other.regions), strict=True)
-    for mine, theirs in pairs:
+    for mine, theirs in zip(one.sights, other.sights, strict=True):
         assert mine.picture is not None
         assert theirs.picture is not None
         assert mine.picture.grid == theirs.picture.grid

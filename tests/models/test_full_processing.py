@@ -94,14 +94,25 @@ def test_pictures_are_whole_patches_and_video_frames_squares_of_them(full_proces
     assert as_video.pictures.patches.dtype == torch.uint8
 
 
-def test_frames_share_the_pixel_budget(full_processor) -> None:
+def test_frames_share_the_pixel_budget_when_the_reference_is_followed(full_processor) -> None:
     frames = [picture(seed) for seed in range(4)]
-    small = with_config(full_processor, mm_max_length=40, min_pixels=196)
+    small = with_config(
+        full_processor, mm_max_length=40, min_pixels=196, compat_shared_budget=True
+    )
     assert small.frames(frames[:1], video=False).pictures.grids == ((4, 6),)
     assert small.frames(frames, video=False).pictures.grids == ((2, 3),) * 4
     # a video has merge x merge patches to the token
     assert small.frames(frames, video=True).pictures.grids == ((4, 6),) * 4
     assert small.frames(frames * 10, video=True).pictures.grids == ((2, 2),) * 40
+
+
+def test_size_of_a_frame_does_not_depend_on_company(full_processor) -> None:
+    frames = [picture(seed) for seed in range(4)]
+    small = with_config(full_processor, mm_max_length=40, min_pixels=196, max_frames_per_region=8)
+    for count in (1, 2, 4, 20):
+        shown = (frames * 5)[:count]
+        assert small.frames(shown, video=True).pictures.grids == ((2, 4),) * count
+        assert small.frames(shown, video=False).pictures.grids == ((4, 6),) * count
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,7 @@ def test_frames_share_the_pixel_budget(full_processor) -> None:
     ],
 )
 def test_published_sizes_of_frames(size, frames: int, video: bool, expected) -> None:
-    config = FullPixelReferConfig()
+    config = FullPixelReferConfig(compat_shared_budget=True)
     found = fitted_size(
         *size,
         config.min_pixels,
@@ -126,6 +137,30 @@ def test_published_sizes_of_frames(size, frames: int, video: bool, expected) -> 
         config.frame_size_factor(video),
     )
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ('size', 'video', 'expected'),
+    [
+        ((360, 640), True, (364, 644)),
+        ((480, 640), True, (476, 644)),
+        ((720, 1280), True, (420, 728)),
+        ((1080, 1920), True, (420, 728)),
+        ((1080, 1920), False, (938, 1680)),
+    ],
+)
+def test_published_sizes_of_frames_in_any_company(size, video: bool, expected) -> None:
+    config = FullPixelReferConfig()
+    found = {
+        fitted_size(
+            *size,
+            config.min_pixels,
+            config.frame_budget(frames, video),
+            config.frame_size_factor(video),
+        )
+        for frames in range(1, 21)
+    }
+    assert found == {expected}
 
 
 def test_still_video_is_read_once(full_processor) -> None:

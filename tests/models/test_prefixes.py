@@ -24,7 +24,7 @@ PER_TOKEN = 2 * 2 * 3 * 4 * 4
 
 def key(text: str) -> NDArray[np.int64]:
     """Return a prompt with a letter per token."""
-    return np.array([[ord(letter), 0] for letter in text], np.int64).reshape(-1, 2)
+    return np.array([[ord(letter), 0, 0] for letter in text], np.int64).reshape(-1, 3)
 
 
 def kv(text: str) -> torch.Tensor:
@@ -99,6 +99,17 @@ def test_trim_drops_what_was_used_longest_ago_from_its_end() -> None:
     tree.trim()
     assert tree.held_bytes == (4 + 3 + 4) * PER_TOKEN
     assert [read(tree, text) for text in ('cup one', 'ball', 'cup two')] == [0, 0, 3]
+
+
+def test_trim_spares_what_is_read_soon() -> None:
+    tree = PrefixTree(3 * PER_TOKEN)
+    for text in ('ball', 'cup one', 'cup two', 'dog'):
+        read(tree, text)
+    tree.trim([key('cup three'), key('bar')])
+    assert tree.held_bytes == (len('cup t') + len('ba')) * PER_TOKEN
+    assert [read(tree, text) for text in ('cup three', 'bar')] == [4, 1]
+    tree.trim()
+    assert tree.held_bytes <= 3 * PER_TOKEN
 
 
 def test_nothing_stays_where_nothing_may() -> None:

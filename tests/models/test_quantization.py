@@ -87,7 +87,11 @@ def test_quantized_models_speak_in_batches_as_alone(
     quantize(model, name)
     generator = torch.Generator().manual_seed(2)
     prompts = [
-        Prompt(torch.randint(0, 256, (length,), generator=generator), torch.zeros(0, 64))
+        Prompt(
+            torch.randint(0, 256, (length,), generator=generator),
+            torch.zeros(0, 64),
+            torch.zeros(0, 2, dtype=torch.int64),
+        )
         for length in (4, 50, 90)
     ]
     voice = Voice(model, processor, max_new_tokens=10, static=static)

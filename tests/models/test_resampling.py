@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from pixelrefer_ros.models.pixelrefer.resampling import (
     EXACT,
+    MAX_KEPT_BYTES,
     DeviceResizer,
+    _kept,
     area_weights,
     bicubic_weights,
     linear_weights,
@@ -74,6 +76,19 @@ def test_weights_add_up(weights, source: int, target: int) -> None:
     matrix = weights(source, target)
     assert matrix.shape == (target, source)
     torch.testing.assert_close(matrix.sum(1), torch.ones(target))
+
+
+def test_kept_weights_are_bounded_in_bytes() -> None:
+    _kept.cache_clear()
+    row = DEVICE.upload(np.zeros((2, 1280, 3), np.uint8))
+    assert DEVICE.bicubic(row, (1288, 2)).shape == (2, 1288, 3)  # 6.6 MB
+    held = _kept.cache_info().currsize
+    DEVICE.area(row, (336, 2))
+    assert MAX_KEPT_BYTES > 4 * 336 * 1280
+    # the two rows have weights, too
+    assert (held, _kept.cache_info().currsize) == (1, 3)
+    DEVICE.area(row, (336, 2))
+    assert _kept.cache_info().currsize == 3
 
 
 def test_picture_of_the_right_size_stays_as_it_is() -> None:

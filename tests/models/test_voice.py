@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from pixelrefer_ros.models.pixelrefer.voice import Prompt, Voice
 from tests.models import recorded_graphs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pixelrefer_ros.models.pixelrefer import (
         PixelReferForConditionalGeneration,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 REGION = 262
 WIDTH = 48
 NEW = 16
+
+PER_TOKEN = 3 * 2 * 2 * 12 * 4
+"""Bytes: layers, keys and values, heads, width, float32."""
 
 
 def small_language_model(**changes: object) -> Qwen2ForCausalLM:
@@ -90,13 +94,24 @@ def prompt(length: int, regions: int = 0, seed: int = 0) -> Prompt:
     generator = torch.Generator().manual_seed(1000 * seed + length)
     ids = torch.randint(0, 256, (length,), generator=generator)
     ids[torch.randperm(length - 1, generator=generator)[:regions]] = REGION
-    return Prompt(ids, torch.randn(regions, WIDTH, generator=generator))
+    return named(ids, torch.randn(regions, WIDTH, generator=generator))
+
+
+def named(ids: torch.Tensor, tokens: torch.Tensor) -> Prompt:
+    """Return a prompt whose tokens have the same names when they are equal."""
+    names = torch.tensor(
+        [[hash(tuple(one)), len(one)] for one in tokens.tolist()], dtype=torch.int64
+    )
+    return Prompt(ids, tokens, names.reshape(-1, 2))
 
 
 def joined(first: Prompt, second: Prompt) -> Prompt:
     """Return one prompt after the other."""
     return Prompt(
-        torch.cat([first.input_ids, second.input_ids]), torch.cat([first.tokens, second.tokens])
+        *(
+            torch.cat([getattr(first, name), getattr(second, name)])
+            for name in ('input_ids', 'tokens', 'names')
+        )
     )
 
 
@@ -123,6 +138,19 @@ def say(
         on_said=keep,
     )
     return [said[place] for place in range(len(prompts))]
+
+
+def taken_at_steps(voice: Voice, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect what tensors take before every step."""
+    taken: list[int] = []
+    step = voice._steps.step
+
+    def note(*given: Any) -> torch.Tensor:
+        taken.append(memory.taken())
+        return step(*given)
+
+    monkeypatch.setattr(voice._steps, 'step', note)
+    return taken
 
 
 def alone(model: Qwen2ForCausalLM, one: Prompt, new: int = NEW) -> tuple[list[int], float]:
@@ -227,6 +255,49 @@ def test_cancel_ends_one_row_within_a_token(language: Qwen2ForCausalLM, spoken: 
     assert_as_alone(language, [*MIXED[:2], *MIXED[3:]], said)
 
 
+def test_what_is_complete_is_not_canceled(
+    language: Qwen2ForCausalLM, processor: PixelReferProcessor
+) -> None:
+    taken = ending(language, MIXED[1], 9)
+    spoken = Voice(language, processor, max_new_tokens=NEW)
+    lengths = {0: NEW, 1: taken, 2: NEW}
+    asked = {place: count(1) for place in lengths}
+    stops = {
+        place: lambda place=place: next(asked[place]) >= lengths[place] - (place == 2)
+        for place in lengths
+    }
+    said = say(spoken, MIXED[:3], stops=stops)
+    assert [one.tokens_out for one in said] == [NEW, taken, NEW - 1]
+    assert [one.canceled for one in said] == [False, False, True]
+
+
+def test_who_stops_while_others_speak_is_not_read(
+    language: Qwen2ForCausalLM,
+    spoken: Voice,
+    passes: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(voice_module, 'MAX_ROWS', 2)
+    prompts = [MIXED[0], MIXED[1], MIXED[3], MIXED[4], MIXED[3], MIXED[2]]
+    heard: list[int] = []
+
+    def listen() -> bool:
+        heard.append(1)
+        return False
+
+    said = say(
+        spoken,
+        prompts,
+        stops={0: listen, **{place: lambda: bool(heard) for place in (2, 3, 4)}},
+    )
+    assert [one for one in passes if one[1] > 1] == [(2, 200)]
+    assert [one.canceled for one in said] == [False, False, True, True, True, False]
+    for one in said[2:5]:
+        assert (one.text, one.tokens_out, one.prefill_tokens) == ('', 0, 0)
+    whole = [0, 1, 5]
+    assert_as_alone(language, [prompts[k] for k in whole], [said[k] for k in whole])
+
+
 def test_each_row_has_its_own_room(language: Qwen2ForCausalLM, spoken: Voice) -> None:
     prompts = [prompt(395, 20), prompt(6), prompt(399)]
     said = say(spoken, prompts)
@@ -315,10 +386,10 @@ def test_other_tokens_behind_the_same_ids_are_read_anew(
     say(spoken, [one])
     tokens = one.tokens.clone()
     tokens[-1, -1] = torch.nextafter(tokens[-1, -1], torch.tensor(9.0))
-    nearly = Prompt(one.input_ids, tokens)
+    nearly = named(one.input_ids, tokens)
     last = int((one.input_ids == REGION).nonzero()[-1])
     assert say(spoken, [nearly])[0].prefill_tokens == 150 - last
-    other = Prompt(one.input_ids, torch.randn(60, WIDTH))
+    other = named(one.input_ids, torch.randn(60, WIDTH))
     said = say(spoken, [other])
     first = int((one.input_ids == REGION).nonzero()[0])
     assert said[0].prefill_tokens == 150 - first
@@ -328,17 +399,16 @@ def test_other_tokens_behind_the_same_ids_are_read_anew(
 def test_no_more_is_kept_than_allowed_and_what_was_used_last(
     language: Qwen2ForCausalLM, processor: PixelReferProcessor
 ) -> None:
-    per_token = 3 * 2 * 2 * 12 * 4  # layers, keys and values, heads, width, bytes
     spoken = Voice(
-        language, processor, max_new_tokens=2, cache_mib=(2 * 99 + 50) * per_token / 2**20
+        language, processor, max_new_tokens=2, cache_mib=(2 * 99 + 50) * PER_TOKEN / 2**20
     )
     one, two, three = (prompt(100, seed=seed) for seed in range(3))
     say(spoken, [one])
     say(spoken, [two])
-    assert spoken.held_bytes == 2 * 99 * per_token
+    assert spoken.held_bytes == 2 * 99 * PER_TOKEN
     say(spoken, [one])
     assert say(spoken, [three])[0].prefill_tokens == 100
-    assert spoken.held_bytes == 2 * 99 * per_token
+    assert spoken.held_bytes == 2 * 99 * PER_TOKEN
     assert say(spoken, [one])[0].prefill_tokens == 1
     assert say(spoken, [two])[0].prefill_tokens == 100
 
@@ -353,6 +423,139 @@ def test_nothing_is_kept_where_nothing_may_be(
         assert sum(one.prefill_tokens for one in said) == 150 + 3 * 30
         assert spoken.held_bytes == 0
     assert_as_alone(language, prompts, said)
+
+
+def test_what_batches_of_a_call_share_is_read_once(
+    language: Qwen2ForCausalLM,
+    processor: PixelReferProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(voice_module, 'MAX_ROWS', 2)
+    start, other = prompt(150, 60), prompt(100, 20)
+    questions = [prompt(30, seed=seed) for seed in range(6)]
+    prompts = [joined(start, question) for question in questions]
+    prompts[2:2] = [other, other]
+    expected = [alone(language, one, 4)[0] for one in prompts]
+    for mib in (0, 0.05):  # less than one beginning takes
+        spoken = Voice(language, processor, max_new_tokens=4, cache_mib=mib)
+        said = say(spoken, prompts)
+        assert sum(one.prefill_tokens for one in said) == 150 + 6 * 30 + 100 + 1
+        assert spoken.held_bytes <= mib * 2**20
+        assert [list(one.token_ids) for one in said] == expected
+
+
+def test_what_is_spared_for_rows_that_stop_goes_with_them(
+    language: Qwen2ForCausalLM,
+    processor: PixelReferProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(voice_module, 'MAX_ROWS', 1)
+    spoken = Voice(language, processor, max_new_tokens=4, cache_mib=0)
+    held: list[int] = []
+
+    def note() -> bool:
+        held.append(spoken.held_bytes)
+        return False
+
+    say(spoken, [prompt(150), prompt(150)], stops={0: note, 1: lambda: True})
+    assert held[0] > 0
+    assert spoken.held_bytes == 0
+
+
+def test_what_is_too_long_to_be_kept_is_said_once(
+    language: Qwen2ForCausalLM, processor: PixelReferProcessor, caplog: pytest.LogCaptureFixture
+) -> None:
+    for mib in (0, 1, 0.05):  # 0 asks for it, 1 is enough
+        spoken = Voice(language, processor, max_new_tokens=2, cache_mib=mib)
+        for seed in range(3):
+            say(spoken, [prompt(150, seed=seed), prompt(5)])
+        lines = [line for line in caplog.messages if 'may be kept between questions' in line]
+        assert len(lines) == (mib == 0.05)
+
+
+class Memory:
+    """Count what tensors take that were not there when it was made."""
+
+    def __init__(self) -> None:
+        self._before = set(self._tensors())
+        gc.freeze()  # so that fewer objects are looked through
+
+    def taken(self) -> int:
+        """Return bytes, each counted once."""
+        return sum(size for at, size in self._tensors().items() if at not in self._before)
+
+    def _tensors(self) -> dict[int, int]:
+        gc.collect()
+        held = [one.untyped_storage() for one in gc.get_objects() if type(one) is torch.Tensor]
+        return {one.data_ptr(): one.nbytes() for one in held}
+
+
+@pytest.fixture
+def memory(language: Qwen2ForCausalLM) -> Iterator[Memory]:
+    """Count from when the model is there."""
+    yield Memory()
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize('kept', [0, 250])
+def test_what_was_read_is_let_go_of_before_the_words(
+    language: Qwen2ForCausalLM,
+    processor: PixelReferProcessor,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+) -> None:
+    monkeypatch.setattr(voice_module, 'MAX_ROWS', 2)
+    spoken = Voice(language, processor, max_new_tokens=3, cache_mib=kept * PER_TOKEN / 2**20)
+    taken = taken_at_steps(spoken, memory, monkeypatch)
+    prompts = [prompt(200, 20, seed) for seed in range(6)]
+    given = sum(one.tokens.nbytes + one.input_ids.nbytes + one.names.nbytes for one in prompts)
+    say(spoken, prompts)
+    slots = 2 * 320 * PER_TOKEN
+    embedded = 200 * WIDTH * 4  # of one prompt, a third of its keys and values
+    assert len(taken) == 3 * 2
+    assert slots <= min(taken)
+    assert max(taken) < slots + min(kept, 199) * PER_TOKEN + given + embedded
+
+
+def test_batches_that_shrink_free_what_they_took(
+    language: Qwen2ForCausalLM,
+    processor: PixelReferProcessor,
+    memory: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoken = Voice(language, processor, max_new_tokens=6, cache_mib=0)
+    taken = taken_at_steps(spoken, memory, monkeypatch)
+    asked = count()
+    stops = {place: lambda: next(asked) >= 7 for place in range(1, 8)}  # after two tokens
+    say(spoken, [prompt(200, seed=seed) for seed in range(8)], stops=stops)
+    row = 320 * PER_TOKEN
+    assert len(taken) == 5
+    assert 8 * row <= taken[0] < 9 * row
+    assert row <= taken[1] < 2 * row
+
+
+@pytest.mark.parametrize('static', [False, True])
+def test_batches_that_grow_do_not_hold_what_they_were(
+    language: Qwen2ForCausalLM,
+    processor: PixelReferProcessor,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: Memory,
+    static: bool,
+) -> None:
+    language.generation_config.eos_token_id = 299  # never said
+    spoken = Voice(language, processor, max_new_tokens=200, cache_mib=0, static=static)
+    sizes: list[tuple[int, int, int]] = []
+    fill = Slots.fill
+
+    def note(self: Slots, source: Slots) -> None:
+        sizes.append((memory.taken(), source.store.nbytes, self.store.nbytes))
+        fill(self, source)
+
+    monkeypatch.setattr(Slots, 'fill', note)
+    say(spoken, [prompt(100), prompt(90)])
+    ((taken, kept, grown),) = sizes
+    assert kept + grown <= taken < kept + grown + 20_000
 
 
 @pytest.mark.parametrize('name', ['MAX_ROWS', 'MAX_SLOTS', 'MAX_READ'])
@@ -384,12 +587,30 @@ def test_text_streams_by_row_without_broken_letters(
         ids = alone(language, MIXED[place])[0]
         expected: list[str] = []
         for stop in range(1, len(ids) + 1):
-            text = processor.decode(ids[:stop]).rstrip('\N{REPLACEMENT CHARACTER}')
+            text = processor.decode(ids[:stop]).rstrip('\N{REPLACEMENT CHARACTER}').rstrip()
             if text != (expected[-1] if expected else ''):
                 expected.append(text)
         assert seen == expected
         assert len(seen) > 5
-        assert said[place].text == processor.decode(ids)
+        assert said[place].text == seen[-1]
+
+
+def test_what_is_cut_within_a_letter_ends_before_it(
+    language: Qwen2ForCausalLM, processor: PixelReferProcessor
+) -> None:
+    ids = alone(language, MIXED[0])[0]
+    broken = [
+        length
+        for length in range(2, NEW + 1)
+        if processor.decode(ids[:length]).endswith('\N{REPLACEMENT CHARACTER}')
+    ]
+    assert broken
+    for length in broken:
+        texts: dict[int, list[str]] = {0: []}
+        spoken = Voice(language, processor, max_new_tokens=length)
+        (said,) = say(spoken, MIXED[:1], texts=texts)
+        assert not said.text.endswith('\N{REPLACEMENT CHARACTER}')
+        assert said.text == texts[0][-1]
 
 
 @pytest.mark.filterwarnings('ignore:Passing .repetition_penalty.')
@@ -461,8 +682,29 @@ def test_a_failing_listener_ends_the_call_alone(language: Qwen2ForCausalLM, spok
 
 def test_tokens_and_their_places_must_agree(spoken: Voice) -> None:
     one = prompt(20, 5)
-    with pytest.raises(ValueError, match='room for 5 tokens, 4 given'):
-        say(spoken, [Prompt(one.input_ids, one.tokens[:4])])
+    with pytest.raises(ValueError, match='room for 5 tokens, 4 given with 5 names'):
+        say(spoken, [Prompt(one.input_ids, one.tokens[:4], one.names)])
+    with pytest.raises(ValueError, match='room for 5 tokens, 5 given with 4 names'):
+        say(spoken, [Prompt(one.input_ids, one.tokens, one.names[:4])])
+
+
+def test_tokens_are_known_by_their_names_alone(spoken: Voice) -> None:
+    one = prompt(150, 60)
+    said = say(spoken, [one])
+    again = Prompt(one.input_ids, torch.zeros_like(one.tokens), one.names)
+    assert say(spoken, [again])[0].token_ids == said[0].token_ids
+    names = one.names.clone()
+    names[-1, 1] += 1
+    last = int((one.input_ids == REGION).nonzero()[-1])
+    assert say(spoken, [Prompt(one.input_ids, one.tokens, names)])[0].prefill_tokens == 150 - last
+
+
+def test_names_are_no_words(spoken: Voice) -> None:
+    plain = prompt(150)
+    say(spoken, [plain])
+    ids = torch.full((150,), REGION)
+    names = torch.stack([plain.input_ids, torch.zeros_like(ids)], dim=1)
+    assert say(spoken, [Prompt(ids, torch.zeros(150, WIDTH), names)])[0].prefill_tokens == 150
 
 
 def test_image_placeholders_are_replaced_too(language: Qwen2ForCausalLM, spoken: Voice) -> None:
@@ -471,7 +713,7 @@ def test_image_placeholders_are_replaced_too(language: Qwen2ForCausalLM, spoken:
     ids = one.input_ids.clone()
     places = (ids == REGION).nonzero()[:, 0]
     ids[places[::2]] = 261
-    said = say(spoken, [Prompt(ids, one.tokens)])
+    said = say(spoken, [Prompt(ids, one.tokens, one.names)])
     assert_as_alone(language, [one], said)
 
 
@@ -507,7 +749,7 @@ def test_regions_are_put_into_words(
         tokens = torch.randn(len(times), 8, 32, generator=generator)
         new = model.generate(ids, region_tokens=tokens, max_new_tokens=NEW, do_sample=False)
         expected.append(tuple(new[0].tolist()))
-        prompts.append(Prompt(ids[0], tokens.flatten(0, 1)))
+        prompts.append(named(ids[0], tokens.flatten(0, 1)))
     said = say(Voice(model, processor, max_new_tokens=NEW), prompts)
     assert [one.token_ids for one in said] == expected
 
@@ -588,7 +830,7 @@ def test_recorded_steps_say_the_same(processor: PixelReferProcessor) -> None:
     fixed = Voice(model, processor, max_new_tokens=NEW)
     fixed.warm_up()
     free = Voice(model, processor, max_new_tokens=NEW, static=False)
-    prompts = [Prompt(one.input_ids, one.tokens.cuda()) for one in MIXED]
+    prompts = [Prompt(one.input_ids, one.tokens.cuda(), one.names) for one in MIXED]
     for _ in range(2):
         assert [one.token_ids for one in say(fixed, prompts)] == [
             one.token_ids for one in say(free, prompts)

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from pixelrefer_ros.core.describer import Request
+from pixelrefer_ros.core.types import NS_PER_S, Frame, RegionClip, Task
 from pixelrefer_ros.models.pixelrefer.full import (
     FullPixelReferConfig,
     FullPixelReferForConditionalGeneration,
     FullPixelReferProcessor,
 )
 from pixelrefer_ros.models.pixelrefer.full.crops import object_crop
+from pixelrefer_ros.models.pixelrefer.full.eyes import FullEyes
 from pixelrefer_ros.models.pixelrefer.full.modeling import merge_patches
 from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout, permutation_starts
 from tests.parity.golden import (
@@ -263,6 +266,39 @@ def test_object_tokens(case: Case) -> None:
     ):
         if key in case.golden:
             close(found, case.golden[key], 1e-5, key)
+
+
+def test_eyes_see_the_same(case: Case) -> None:
+    # the eyes know no masks of frames that are not shown, as a stored video has
+    shown = [] if case.video else list(zip(case.mask_ids, case.masks, strict=True))
+    regions = tuple(RegionClip(f'r{k}', (frame,), [mask]) for k, (frame, mask) in enumerate(shown))
+    times = case.meta.get('timestamps') or range(case.frame_count)
+    frames = tuple(
+        Frame('', int(time * NS_PER_S), image)
+        for time, image in zip(times, case.images[: case.frame_count], strict=True)
+    )
+    eyes = FullEyes(case.model, case.processor, resize='exact')
+    prepared = eyes.prepare(Request(Task.ASK, frames, regions, 'What?'))
+    own = [view.picture for view in prepared.sights]
+    for name, first in (('main', 0), ('crop', case.frame_count)):
+        pictures = case.pictures[name]
+        cut = pictures.patches.split([rows * columns for rows, columns in pictures.grids])
+        for picture, patches in zip(own[first:], cut, strict=False):
+            assert picture is not None
+            assert torch.equal(picture.patches, patches)
+    for kept, expected in zip(prepared.kept, case.frames.kept, strict=True):
+        assert torch.equal(kept, expected)
+    if 'main.kept_mask' in case.golden:
+        kept = torch.cat(prepared.kept).numpy()
+        np.testing.assert_array_equal(kept, case.golden['main.kept_mask'].ravel())
+    (prompt,) = eyes.see([prepared])
+    assert prompt is not None
+    of_frames, of_regions = case.model.encode(case.frames, case.regions)
+    seen = torch.cat(of_frames if case.video else [*of_frames, of_regions])
+    close(prompt.tokens, seen.numpy(), 1e-5, 'tokens')
+    image_id = case.processor.config.image_token_index
+    places = int((prompt.input_ids == image_id).sum())
+    assert places == sum(case.frames.token_counts)
 
 
 def test_prompt(case: Case) -> None:

@@ -60,7 +60,7 @@ def test_health_through_a_life(bench: Callable[..., Bench]) -> None:
             raise reasons.pop()
         describer = ScriptedDescriber()
         describer.seen = VisionStats(
-            hits=3, misses=1, encoded_ahead=2, held_bytes=5 << 20, max_bytes=20 << 20
+            hits=6, encoded_ahead=2, held_bytes=5 << 20, max_bytes=20 << 20
         )
         return describer
 
@@ -98,8 +98,8 @@ def test_health_through_a_life(bench: Callable[..., Bench]) -> None:
     wait_for(lambda: health.values('queue').get('done') == '1', 'the description')
     assert float(health.values('queue')['latency p95 [ms]']) > 0
     assert health.values('queue')['asked together on average'] == '1.0'
-    assert health.part('vision').message == '75% of 4 pictures were known, 5 of 20 MiB held'
-    assert list(health.values('vision').values()) == ['3', '1', '2', '5.0', '20.0']
+    assert health.part('vision').message == '75% of 8 pictures were known, 5 of 20 MiB held'
+    assert list(health.values('vision').values()) == ['6', '2', '2', '5.0', '20.0']
 
     one.client.publish('image', image_msg(0))
     wait_for(lambda: health.values('camera')['bad'] == '1', 'the bad image')

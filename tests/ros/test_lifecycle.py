@@ -116,6 +116,33 @@ def test_the_real_loader_does_as_the_parameters_say() -> None:
     assert describer.vision_stats().held_bytes > 0
 
 
+def test_the_loader_passes_every_parameter_of_the_model_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pixelrefer_ros.models.pixelrefer.describer import PixelReferDescriber
+    from pixelrefer_ros.node.node import load_describer
+
+    wanted: dict[str, Any] = {
+        'device': 'cpu',
+        'dtype': 'float32',
+        'max_new_tokens': 7,
+        'quantization': 'torchao-int8',
+        'feature_cache_mib': 3.0,
+        'prefix_cache_mib': 5.0,
+        'resize': 'device',
+    }
+    loads: list[tuple[str, dict[str, Any]]] = []
+    load = PixelReferDescriber.load
+
+    def note(name: str, **options: Any) -> PixelReferDescriber:
+        loads.append((name, options))
+        return load(name, device='cpu')
+
+    monkeypatch.setattr(PixelReferDescriber, 'load', note)
+    load_describer(NodeParameters(**{f'model_{name}': value for name, value in wanted.items()}))
+    assert loads == [('tabletop', wanted)]
+
+
 def test_a_broken_model_folder_is_refused(
     bench: Callable[..., Bench], capfd: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:

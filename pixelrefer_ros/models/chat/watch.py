@@ -71,7 +71,7 @@ class Watch(StoppingCriteria):
     @property
     def text(self) -> str:
         """The words so far; a letter whose last bytes have not come yet is left out."""
-        return self._words.decode(self.token_ids)
+        return str(self._words.decode(self.token_ids)).rstrip('\N{REPLACEMENT CHARACTER}')
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Look at the token that was taken; True ends the generation."""
@@ -80,7 +80,7 @@ class Watch(StoppingCriteria):
         if self.keeper.scores is not None:
             self._sum += float(torch.log_softmax(self.keeper.scores[0].float(), dim=-1)[token])
         if self._on_text is not None:
-            text = self.text.rstrip('\N{REPLACEMENT CHARACTER}')
+            text = self.text
             if text != self._told:
                 self._told = text
                 self._on_text(text)

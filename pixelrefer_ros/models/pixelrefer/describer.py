@@ -25,7 +25,7 @@ from pixelrefer_ros.models.pixelrefer.voice import Voice
 from pixelrefer_ros.models.registry import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pixelrefer_ros.core.describer import Request, VisionStats
     from pixelrefer_ros.models.pixelrefer.jobs import OnSaid
@@ -90,6 +90,7 @@ class PixelReferDescriber(RegionDescriber):
             or MAX_NEW_TOKENS,
             cache_mib=prefix_cache_mib,
         )
+        self._looks_ahead = True
 
     @classmethod
     def load(
@@ -168,40 +169,30 @@ class PixelReferDescriber(RegionDescriber):
 
     def say(self, requests: Sequence[Request], on_said: OnSaid) -> None:
         """Put requests into words; see ``RegionDescriber``."""
-        began = time.perf_counter()
-        jobs = []
-        for place, request in enumerate(requests):
-            try:
-                jobs.append(Job(place, request, self._prepare(request), on_said))
-            except PixelReferError as error:
-                on_said(place, error)
-        for job in jobs:
-            job.preprocess_s = time.perf_counter() - began
-        code = self._run(jobs, give_up=False)
-        if code is None:
-            return
-        # one of several may be at fault, and memory may do for one after the other
-        for job in jobs:
-            if not job.done:
-                if code == ErrorCode.OUT_OF_MEMORY:
-                    self._free()
-                self._run([job], give_up=True)
+        self._looks_ahead = True
+        for place in self._say_together(dict(enumerate(requests)), on_said):
+            self._free()  # the pictures of the others are gone by now
+            self._say_together({place: requests[place]}, on_said)
 
     def look_ahead(self, frame: Frame) -> bool:
         """Encode a frame before it is asked about; see ``RegionDescriber``.
 
-        Nothing is done where memory does not suffice for it: questions need it more.
+        Nothing is done from when memory did not suffice for it until the next question: who
+        asks needs it more.
 
         Raises:
             PixelReferError: MODEL_ERROR.
         """
+        if not self._looks_ahead:
+            return False
         try:
             with torch.inference_mode(), _refusals(ErrorCode.MODEL_ERROR):
                 return self.eyes.look_ahead(frame)
         except PixelReferError as error:
             if error.code != ErrorCode.OUT_OF_MEMORY:
                 raise
-        self._free()
+        self._looks_ahead = False
+        self._empty()
         return False
 
     def forget(self) -> None:
@@ -212,6 +203,35 @@ class PixelReferDescriber(RegionDescriber):
     def vision_stats(self) -> VisionStats:
         """Return the counts so far; see ``RegionDescriber``."""
         return self.eyes.stats()
+
+    def _say_together(self, requests: Mapping[int, Request], on_said: OnSaid) -> list[int]:
+        """Put requests into words, given by their places.
+
+        Returns:
+            The places of those whose pictures found no room beside the others'; they have no
+            outcome.
+        """
+        began = time.perf_counter()
+        jobs: list[Job] = []
+        aside = []
+        for place, request in requests.items():
+            try:
+                jobs.append(Job(place, request, self._prepare(request), on_said))
+            except PixelReferError as error:
+                if jobs and error.code == ErrorCode.OUT_OF_MEMORY:
+                    aside.append(place)
+                else:
+                    on_said(place, _bare(error))
+        for job in jobs:
+            job.preprocess_s = time.perf_counter() - began
+        code = self._run(jobs, give_up=False)
+        # one of several may be at fault, and memory may do for one after the other
+        for job in jobs:
+            if not job.done:
+                if code == ErrorCode.OUT_OF_MEMORY:
+                    self._free()
+                self._run([job], give_up=True)
+        return aside
 
     def _prepare(self, request: Request, *, give_up: bool = False) -> Prepared:
         """Do what does not need the model yet; pictures may go to the device, though.
@@ -249,7 +269,7 @@ class PixelReferDescriber(RegionDescriber):
             if give_up or (len(jobs) == 1 and error.code != ErrorCode.OUT_OF_MEMORY):
                 for job in jobs:
                     if not job.done:
-                        job.end(error)
+                        job.end(_bare(error))
                 return None
             logger.warning('asked %d together, trying one at a time: %s', len(jobs), error)
             return error.code
@@ -305,8 +325,18 @@ class PixelReferDescriber(RegionDescriber):
         """Give back all memory that can be done without."""
         self.forget()
         gc.collect()  # what failed may still be held by its own traceback
+        self._empty()
+
+    def _empty(self) -> None:
+        """Give back the memory that is not in use."""
         if self.model.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+
+def _bare(error: PixelReferError) -> PixelReferError:
+    """Return an error without the calls it came through: who keeps it would keep pictures."""
+    logger.debug('a request failed', exc_info=error)
+    return PixelReferError(error.code, str(error))
 
 
 @contextmanager

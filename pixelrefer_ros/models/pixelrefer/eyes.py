@@ -5,43 +5,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from pixelrefer_ros.models.pixelrefer import asking, crops
-from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE
-from pixelrefer_ros.models.pixelrefer.features import FeatureCache
-from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout
-from pixelrefer_ros.models.pixelrefer.pixels import to_patches
-from pixelrefer_ros.models.pixelrefer.resampling import EXACT, pick_resizer
+from pixelrefer_ros.models.pixelrefer.base_eyes import BaseEyes, Look
+from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE, PixelReferConfig
+from pixelrefer_ros.models.pixelrefer.pixels import fitted_size
 from pixelrefer_ros.models.pixelrefer.sights import (
-    Parts,
+    Cut,
     Picture,
+    Prepared,
     Sight,
-    Whole,
     as_binary,
-    first_pass,
+    layout,
     mask_digest,
-    places,
-    unseen,
 )
-from pixelrefer_ros.models.pixelrefer.tower import pass_size
 from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.core.describer import Request
     from pixelrefer_ros.core.types import Frame
     from pixelrefer_ros.models.pixelrefer.modeling import PixelReferForConditionalGeneration
     from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
-    from pixelrefer_ros.models.pixelrefer.resampling import Pixels
 
 # What is kept, at the sizes of the 2B model, in half precision:
 #   whole frame, features (576 x 1152)                 1.3 MB   0.5 TFLOP to make again
@@ -57,85 +50,95 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Prepared:
-    """Hold a request whose pictures are cut.
-
-    Attributes:
-        input_ids: (L,) int64 on the CPU, its prompt.
-        sights: Its masks, in the order of the prompt.
-        should_stop: Asked between tower passes.
-    """
-
-    input_ids: Tensor
-    sights: tuple[Sight, ...]
-    should_stop: Callable[[], bool]
-
-
-@dataclass(eq=False)
-class _Look:
-    """Hold what the masks of one frame of a request have in common.
+class Whole:
+    """Hold a whole frame.
 
     Attributes:
         image: The frame's array.
-        budget: Pixels a picture may have.
-        pixels: The frame as it is cut; None until something is.
+        name: Its name in the cache.
+        count: Its patches.
+        picture: What to encode; None when that is done.
+        features: (count, V); None before.
+    """
+
+    image: NDArray[np.uint8]
+    name: Hashable
+    count: int
+    picture: Picture | None = None
+    features: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Parts:
+    """Hold what the tokens of a mask are made of.
+
+    Attributes:
+        whole: The whole frame.
+        context: The context crop.
+        object: The object crop.
+        cut: Where that was cut, and which of its cells belong to the mask.
+    """
+
+    whole: Whole
+    context: Picture
+    object: Picture
+    cut: Cut
+
+
+@dataclass(eq=False)
+class MaskSight(Sight):
+    """Hold a mask of a frame.
+
+    Attributes:
+        parts: What to encode; None when that is done.
+    """
+
+    parts: Parts | None = None
+
+    @property
+    def shape(self) -> tuple[int, tuple[int, int]]:
+        """Return the sizes of what is gathered in batches: whole frame and context."""
+        assert self.parts is not None
+        return self.parts.whole.count, self.parts.context.grid
+
+    def unseen(self) -> list[Picture]:
+        """Return the pictures that have to be encoded, its object crop last."""
+        if self.parts is None:
+            return []
+        own = [self.parts.context, self.parts.object]
+        whole = self.parts.whole.picture
+        return own if whole is None else [whole, *own]
+
+
+@dataclass(eq=False)
+class _Look(Look):
+    """Hold what the masks of one frame of a request have in common.
+
+    Attributes:
         whole: The whole frame; None until it is needed.
         first: Digest and pixels of the mask that the context crop is cut around: the first of
             the frame where the reference is followed, else the one at hand.
         contexts: Mask digest → context crop.
     """
 
-    image: NDArray[np.uint8]
-    budget: int
-    pixels: Pixels = None
     whole: Whole | None = None
     first: tuple[bytes, NDArray[np.uint8]] | None = None
     contexts: dict[bytes, Picture] = field(default_factory=dict)
 
 
-class LiteEyes:
-    """See for PixelRefer-Lite: tokens of each mask, and nothing else of the picture.
-
-    Attributes:
-        needs_regions: Whether a question without any region is refused.
-        max_patches: Patches of one tower pass, unless a single mask takes more.
-    """
+class LiteEyes(BaseEyes[MaskSight]):
+    """See for PixelRefer-Lite: tokens of each mask, and nothing else of the picture."""
 
     needs_regions = True
+    _model: PixelReferForConditionalGeneration
+    _processor: PixelReferProcessor
+    _config: PixelReferConfig
 
-    def __init__(
-        self,
-        model: PixelReferForConditionalGeneration,
-        processor: PixelReferProcessor,
-        *,
-        cache_mib: float = 256.0,
-        resize: str = 'auto',
-    ) -> None:
-        """Look with a model.
-
-        Args:
-            model: On the device it shall run on.
-            processor: Of the same directory.
-            cache_mib: What features may take on the device; 0 keeps none.
-            resize: 'exact' resizes on the host, bit by bit as published weights know it;
-                'device' on the device, at most a grey level away; 'auto' on the device when it
-                is no CPU.
-
-        Raises:
-            ValueError: ``resize`` is another word.
-        """
-        self.max_patches = pass_size(model.device)
-        self._model = model
-        self._processor = processor
-        self._config = model.config
-        self._cache = FeatureCache(int(cache_mib * 2**20))
-        self._resizer = pick_resizer(resize, model.device)
-        # what requests at hand wait for, so that others need not cut it again; gone with them
-        self._waiting: WeakValueDictionary[tuple[int, Hashable], Any] = WeakValueDictionary()
-        self._cut = 0
-
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request) -> Prepared[MaskSight]:
         """Put a request into tokens, and cut the pictures the cache lacks.
+
+        Those are held, 588 bytes to the patch, until they are encoded: at published sizes
+        0.2 MB for a mask and 0.3 MB for a frame. Nothing but the number of masks bounds it.
 
         Raises:
             PixelReferError: BAD_REQUEST.
@@ -148,33 +151,14 @@ class LiteEyes:
         input_ids = self._processor.encode(prompt)[0]
         budget = self._budget(len(shown.masks))
         looks: dict[int, _Look] = {}
-        cut_before = self._cut
+        cut_before = self._pictures_cut
         sights = []
         for mask, place in zip(shown.masks, shown.frames, strict=True):
             look = looks.setdefault(place, _Look(request.frames[place].image, budget))
             sights.append(self._sight(look, mask))
         needed = len(looks) + 2 * len(sights)
-        self._cache.count(hits=needed - (self._cut - cut_before))
+        self._cache.count(hits=needed - (self._pictures_cut - cut_before))
         return Prepared(input_ids, tuple(sights), request.should_stop or (lambda: False))
-
-    def see(self, prepared: Sequence[Prepared]) -> list[Prompt | None]:
-        """Encode what is not yet known, all requests together.
-
-        Args:
-            prepared: Requests, as ``prepare`` returned them.
-
-        Returns:
-            What to ask the language model; None for a request that was stopped meanwhile.
-        """
-        going = list(prepared)
-        left = unseen(sight for one in going for sight in one.sights)
-        while left:
-            self._encode(first_pass(left, self.max_patches))
-            left = unseen(sight for one in going for sight in one.sights)
-            if left:
-                going = [one for one in going if not one.should_stop()]
-                left = unseen(sight for one in going for sight in one.sights)
-        return [self._prompt(one) if one in going else None for one in prepared]
 
     def look_ahead(self, frame: Frame) -> bool:
         """Encode a whole frame before anything is asked about it.
@@ -182,30 +166,25 @@ class LiteEyes:
         Returns:
             Whether there was anything to do: it was not known, and there is room for it.
         """
-        whole = self._whole(_Look(frame.image, self._budget(1)))
-        needed = whole.count * self._config.mm_hidden_size * self._model.dtype.itemsize
-        if whole.picture is None or needed > self._cache.max_bytes:
+        config, look = self._config, _Look(frame.image, self._budget(1))
+        side = config.global_size
+        height, width = fitted_size(side, side, config.min_pixels, look.budget)
+        floats = height * width // PATCH_SIZE**2 * config.mm_hidden_size
+        if floats * self._model.dtype.itemsize > self._cache.max_bytes:
             return False
-        picture = whole.picture
-        (features,) = self._model.encode_images(picture.patches, [picture.grid])
-        self._cache.put(frame.image, whole.name, features.clone())
+        whole = self._whole(look)
+        if whole.picture is None:
+            return False
+        self._keep_whole(whole, self._features([whole.picture]))
         self._cache.count(ahead=1)
         return True
-
-    def forget(self) -> None:
-        """Drop what is kept of frames."""
-        self._cache.forget()
-
-    def stats(self) -> VisionStats:
-        """Return the counts so far; may be called from any thread."""
-        return self._cache.stats()
 
     def _budget(self, masks: int) -> int:
         """Return the pixels a picture may have when so many masks are asked about."""
         budget = self._config.mm_max_length * PATCH_SIZE * PATCH_SIZE
         return budget // max(masks, 1) if self._config.compat_shared_budget else budget
 
-    def _sight(self, look: _Look, mask: NDArray[np.generic]) -> Sight:
+    def _sight(self, look: _Look, mask: NDArray[np.generic]) -> MaskSight:
         """Return a mask with its tokens, or with what they are to be made of."""
         binary = as_binary(mask)
         digest = mask_digest(binary)
@@ -214,8 +193,8 @@ class LiteEyes:
         name = ('mask', digest, look.first[0], look.budget)
         tokens = self._cache.get(look.image, name)
         if tokens is not None:
-            return Sight(look.image, name, tokens=tokens)
-        waiting = self._waiting.get((id(look.image), name))
+            return MaskSight(look.image, name, tokens=tokens)
+        waiting: MaskSight | None = self._waiting.get((id(look.image), name))
         if waiting is not None:
             return waiting
         config = self._config
@@ -232,9 +211,9 @@ class LiteEyes:
             self._whole(look),
             look.contexts[around],
             self._picture(crop.picture, look.budget),
-            crop,
+            Cut.of(crop),
         )
-        sight = Sight(look.image, name, parts)
+        sight = MaskSight(look.image, name, parts)
         self._waiting[id(look.image), name] = sight
         return sight
 
@@ -254,66 +233,43 @@ class LiteEyes:
                 self._waiting[id(look.image), name] = look.whole
         return look.whole
 
-    def _pixels(self, look: _Look) -> Pixels:
-        """Return a frame as it is cut: where it is resized, and of the working size."""
-        if look.pixels is None:
-            on_host = self._resizer is EXACT
-            look.pixels = None if on_host else self._cache.get(look.image, 'pixels')
-            if look.pixels is None:
-                pixels = self._resizer.upload(look.image)
-                side = self._config.working_long_side
-                look.pixels = crops.working_frame(pixels, side, self._resizer)
-                if not on_host:
-                    self._cache.put(look.image, 'pixels', look.pixels, cheap=True)
-        return look.pixels
+    def _keep_whole(self, whole: Whole, features: dict[Picture, Tensor]) -> None:
+        """Give a whole frame its features, and remember them."""
+        assert whole.picture is not None
+        # its own memory: the rest of the pass shall not be held with it
+        whole.features, whole.picture = features[whole.picture].clone(), None
+        self._cache.put(whole.image, whole.name, whole.features)
 
-    def _picture(self, picture: Pixels, budget: int) -> Picture:
-        """Cut a picture into patches."""
-        self._cut += 1
-        least = self._config.min_pixels
-        patches, grid = to_patches(picture, least, budget, resizer=self._resizer)
-        return Picture(torch.as_tensor(patches), grid)
-
-    def _encode(self, sights: Sequence[tuple[Sight, Parts]]) -> None:
-        """Encode masks in one tower pass, and keep what came of it."""
-        every = [parts for _, parts in sights]
-        pictures = list(dict.fromkeys(one for parts in every for one in parts.unseen()))
-        pictures.sort(key=lambda picture: len(picture.patches))  # equal sizes run as one batch
-        found = self._model.encode_images(
-            torch.cat([picture.patches for picture in pictures]),
-            [picture.grid for picture in pictures],
-        )
-        self._cache.count(misses=len(pictures))
-        features = dict(zip(pictures, found, strict=True))
+    def _finish(self, sights: Sequence[MaskSight], features: dict[Picture, Tensor]) -> None:
+        """Make tokens of masks."""
+        every = [sight.parts for sight in sights if sight.parts is not None]
         wholes: dict[Whole, Tensor] = {}
         for whole in (parts.whole for parts in every):
-            if whole.features is None and whole.picture is not None:
-                # its own memory: the rest of the pass shall not be held with it
-                whole.features = features[whole.picture].clone()
-                whole.picture = None
-                self._cache.put(whole.image, whole.name, whole.features)
+            if whole.features is None:
+                self._keep_whole(whole, features)
             assert whole.features is not None
             wholes[whole] = whole.features
         contexts = list(dict.fromkeys(parts.context for parts in every))
+        objects = [parts.object for parts in every]
         tokens = self._model.encode_regions(
-            cell_layout(
-                [parts.crop.grid_mask for parts in every],
-                [parts.object.grid for parts in every],
-                [parts.crop.box for parts in every],
-                [parts.crop.frame_size for parts in every],
-            ),
+            layout([parts.cut for parts in every], objects),
             list(wholes.values()),
             [features[context] for context in contexts],
-            [features[parts.object] for parts in every],
-            places(list(wholes), [parts.whole for parts in every]),
-            places(contexts, [parts.context for parts in every]),
+            [features[picture] for picture in objects],
+            _places(list(wholes), [parts.whole for parts in every]),
+            _places(contexts, [parts.context for parts in every]),
         )
-        for (sight, _), own in zip(sights, tokens, strict=True):
-            sight.tokens, sight.parts = own.clone(), None
-            self._cache.put(sight.image, sight.name, sight.tokens)
+        for sight, own in zip(sights, tokens, strict=True):
+            self._keep(sight, own)
+            sight.parts = None
 
-    def _prompt(self, prepared: Prepared) -> Prompt:
+    def _prompt(self, prepared: Prepared[MaskSight]) -> Prompt:
         """Return a prompt whose masks are all encoded."""
-        none = self._model.model.embed_tokens.weight.new_zeros(0, self._config.hidden_size)
-        tokens = [sight.tokens for sight in prepared.sights if sight.tokens is not None]
-        return Prompt(prepared.input_ids, torch.cat([none, *tokens]))
+        tokens = self._joined(prepared.sights)
+        return Prompt(prepared.input_ids, tokens.values, tokens.names)
+
+
+def _places(among: Sequence[object], of: Sequence[object]) -> Tensor:
+    """Return where things are in a sequence, (len(of),) int64."""
+    places = {one: place for place, one in enumerate(among)}
+    return torch.tensor([places[one] for one in of], dtype=torch.int64)

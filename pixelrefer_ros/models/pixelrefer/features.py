@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pixelrefer_ros.core.describer import VisionStats
 
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     _Key = tuple[int, Hashable]
+
+
+class Kept(Protocol):
+    """Be a tensor, or something made of some."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the device."""
+        ...
 
 
 @dataclass
@@ -52,14 +60,14 @@ class FeatureCache:
         """Start empty."""
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[_Key, Tensor] = OrderedDict()
+        self._kept: OrderedDict[_Key, Kept] = OrderedDict()
         self._cheap: OrderedDict[_Key, None] = OrderedDict()
         self._shelves: dict[int, _Shelf] = {}
         self._gone: deque[int] = deque()
         self._held_bytes = 0
         self._hits = self._misses = self._ahead = 0
 
-    def get(self, image: NDArray[np.uint8], name: Hashable) -> Tensor | None:
+    def get(self, image: NDArray[np.uint8], name: Hashable) -> Any:
         """Return what is kept of a picture under a name; None when it is not there."""
         with self._lock:
             self._sweep()
@@ -72,14 +80,15 @@ class FeatureCache:
             return self._kept[id(image), name]
 
     def put(
-        self, image: NDArray[np.uint8], name: Hashable, tensor: Tensor, *, cheap: bool = False
+        self, image: NDArray[np.uint8], name: Hashable, tensor: Kept, *, cheap: bool = False
     ) -> None:
         """Keep a tensor of a picture under a name, and let go of what is too much then.
 
         Args:
             image: The frame's own array.
             name: Says what of the picture it is.
-            tensor: Owns its memory: a view would keep all of what it looks at alive.
+            tensor: What is kept. It owns its memory: a view would keep all of what it looks at
+                alive.
             cheap: Whether it is soon made again.
         """
         number = id(image)

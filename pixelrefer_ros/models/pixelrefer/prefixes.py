@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -23,7 +23,7 @@ class Node:
     """Hold the tokens between two forks.
 
     Attributes:
-        key: (n, 2) int64, what tells the tokens from others.
+        key: (n, 3) int64, what tells the tokens from others.
         start: Place of the first one in its prompts.
         kv: (layers, 2, heads, n, D) keys and values; None while they are not read.
     """
@@ -54,14 +54,14 @@ class PrefixTree:
 
     Attributes:
         held_bytes: What keys and values take.
-        max_bytes: What they may take after ``trim``.
+        max_bytes: What they may take after ``trim`` when nothing is wanted soon.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty."""
         self.max_bytes = max_bytes
         self.held_bytes = 0
-        self._root = Node(np.zeros((0, 2), np.int64), 0, None)
+        self._root = Node(np.zeros((0, 3), np.int64), 0, None)
         self._now = 0
 
     def path(self, key: NDArray[np.int64]) -> list[Node]:
@@ -71,7 +71,7 @@ class PrefixTree:
         Nodes no prompt ran through before are unread.
 
         Args:
-            key: (n, 2), one row per token; equal rows for tokens that are equal to the model.
+            key: (n, 3), one row per token; equal rows for tokens that are equal to the model.
         """
         self._now += 1
         node, nodes, place = self._root, [], 0
@@ -94,14 +94,23 @@ class PrefixTree:
         node.kv = kv
         self.held_bytes += kv.nbytes
 
-    def trim(self) -> None:
-        """Drop what is unread, and what was used longest ago until the rest fits."""
+    def trim(self, wanted: Iterable[NDArray[np.int64]] = ()) -> None:
+        """Drop what is unread, and what was used longest ago until the rest fits.
+
+        Args:
+            wanted: Keys of prompts that are read soon: what was read of them stays, even where
+                it does not fit.
+        """
+        spared = {node for key in wanted for node in self.path(key)}
         leaves = [node for node in self._all() if not node.children]
         for leaf in leaves:
             while leaf.kv is None and not leaf.children and leaf.parent is not None:
                 leaf = self._drop(leaf)
         while self.held_bytes > self.max_bytes:
-            self._drop(min((n for n in self._all() if not n.children), key=lambda node: node.used))
+            leaves = [n for n in self._all() if not n.children and n not in spared]
+            if not leaves:
+                return
+            self._drop(min(leaves, key=lambda node: node.used))
 
     def clear(self) -> None:
         """Drop everything."""

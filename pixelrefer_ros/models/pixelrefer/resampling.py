@@ -3,8 +3,9 @@
 """Resize pictures: exactly as trained weights know it, on the host; or on the device.
 
 OpenCV's and Pillow's resizers are part of the numerics of published weights. Both are linear
-in each axis, so that on a device they are two products with weight matrices; results differ
-from theirs by one grey level at most, where they round at another place.
+in each axis, so that on a device they are two products with weight matrices. Results differ
+from theirs where they round at another place: by one grey level, and with the bicubic filter,
+which rounds twice, by two here and there. Of noise that it shrinks it can be more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MAX_KEPT_BYTES = 3 * 2**20
+"""Larger weights are not kept; with 64 of them that is 192 MiB at the very most."""
 
 Pixels = Any
 """(H, W, 3) uint8 RGB: an array for ``HostResizer``, a tensor for ``DeviceResizer``."""
@@ -114,7 +118,7 @@ class DeviceResizer:
         """Resize as Pillow's BICUBIC, which rounds between the two axes, too.
 
         Rows first: that is Pillow's order when a picture grows, which is what crops do. When it
-        shrinks the order depends on the sizes, and noise can differ by more than a grey level.
+        shrinks the order depends on the sizes, and noise can differ by more than two levels.
         """
         return _resize(picture, size, bicubic_weights, round_between=True)
 
@@ -198,10 +202,17 @@ def _counted(count: int, device: torch.device | str) -> Tensor:
     return torch.arange(count, dtype=torch.float64, device=device)
 
 
-@lru_cache(maxsize=64)  # of 0.3 MB mostly, and never more than 3 MB
+@lru_cache(maxsize=64)
 def _kept(weights: Weights, source: int, target: int, device: torch.device) -> Tensor:
-    """Return weights; whole frames have the same size again and again."""
+    """Return weights that are kept; whole frames have the same size again and again."""
     return weights(source, target, device)
+
+
+def _weights(weights: Weights, source: int, target: int, device: torch.device) -> Tensor:
+    """Return weights, large ones made anew."""
+    if 4 * source * target > MAX_KEPT_BYTES:
+        return weights(source, target, device)
+    return _kept(weights, source, target, device)
 
 
 def _resize(
@@ -212,10 +223,10 @@ def _resize(
     if (width, height) == size:
         return picture
     values = picture.permute(2, 0, 1).float()
-    values = values @ _kept(weights, width, size[0], picture.device).T
+    values = values @ _weights(weights, width, size[0], picture.device).T
     if round_between:
         values = _grey_levels(values)
-    values = _kept(weights, height, size[1], picture.device) @ values
+    values = _weights(weights, height, size[1], picture.device) @ values
     return _grey_levels(values).to(torch.uint8).permute(1, 2, 0)
 
 

@@ -30,7 +30,7 @@ class Said:
     """Hold what was said.
 
     Attributes:
-        text: The words, special tokens left out.
+        text: The words, special tokens and a letter whose last bytes did not come left out.
         token_ids: The tokens, the end token included.
         tokens_in: Length of the prompt.
         prefill_tokens: How many of them were read, the others being known or shared.
@@ -57,13 +57,14 @@ class Row:
 
     Attributes:
         place: Of its prompt among those asked for.
-        length: Of the prompt, in tokens.
-        key: (L, 2) int64, see ``PrefixTree.path``.
-        embeds: (L, D).
+        ids: (L,) int64 on the CPU, the prompt.
+        tokens: (R, D), what stands at some places instead.
+        places: (R,) int64 on the CPU, those places, in ascending order.
+        key: (L, 3) int64, see ``PrefixTree.path``.
         room: How many tokens may be said.
         should_stop: Asked after every token.
         on_text: Called with the text so far when a token changes it.
-        path: The prompt in the tree, without its last token.
+        path: The prompt in the tree, without its last token; empty once it is read.
         prefill_tokens: How many tokens were read for it.
         token_ids: What was said.
         logprob: Of all that was said.
@@ -72,9 +73,10 @@ class Row:
     """
 
     place: int
-    length: int
+    ids: Tensor
+    tokens: Tensor
+    places: Tensor
     key: NDArray[np.int64]
-    embeds: Tensor
     room: int
     should_stop: Callable[[], bool]
     on_text: Callable[[str], None] | None
@@ -84,6 +86,11 @@ class Row:
     logprob: float = 0.0
     told: str = ''
     canceled: bool = False
+
+    @property
+    def length(self) -> int:
+        """Length of the prompt, in tokens."""
+        return len(self.ids)
 
     @property
     def position(self) -> int:
@@ -102,20 +109,25 @@ class Row:
         self.token_ids.append(token)
         self.logprob += logprob
         if self.on_text is not None:
-            text = words.decode(self.token_ids).rstrip('\N{REPLACEMENT CHARACTER}')
+            text = self._text(words)
             if text != self.told:
                 self.told = text
                 self.on_text(text)
-        self.canceled = self.should_stop()
-        return self.canceled or token in ends or len(self.token_ids) >= self.room
+        ended = token in ends or len(self.token_ids) >= self.room
+        self.canceled = self.should_stop() and not ended  # nothing is missing at the end
+        return self.canceled or ended
 
     def said(self, words: Words) -> Said:
         """Return what was said."""
         return Said(
-            text=words.decode(self.token_ids),
+            text=self._text(words),
             token_ids=tuple(self.token_ids),
             tokens_in=self.length,
             prefill_tokens=self.prefill_tokens,
             mean_logprob=self.logprob / len(self.token_ids) if self.token_ids else 0.0,
             canceled=self.canceled,
         )
+
+    def _text(self, words: Words) -> str:
+        """Return the words so far, without a letter whose last bytes have not come yet."""
+        return words.decode(self.token_ids).rstrip('\N{REPLACEMENT CHARACTER}').rstrip()

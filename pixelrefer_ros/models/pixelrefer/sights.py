@@ -1,23 +1,68 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Hold what the tokens of masks are made of, and share it out to passes of the tower."""
+"""Hold what is seen of requests, and share it out to passes of the tower."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
-from pixelrefer_ros.models.pixelrefer import crops
+from pixelrefer_ros.models.pixelrefer.object_tokenizer import CellLayout, cell_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from pixelrefer_ros.models.pixelrefer.crops import ObjectCrop
+
+_NUMBERS = count()
+"""Tell tokens apart; see ``Tokens.named``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Hold finished tokens.
+
+    Attributes:
+        values: (n, D), on the model's device.
+        names: (n, 2) int64 on the CPU: what tells each from all others ever made. Those that are
+            made again have other names, so that nothing has to be compared.
+    """
+
+    values: Tensor
+    names: Tensor
+
+    @classmethod
+    def named(cls, values: Tensor) -> Tokens:
+        """Give new tokens their names: a number of their own, and their places."""
+        places = torch.arange(len(values))
+        return cls(values, torch.stack([torch.full_like(places, next(_NUMBERS)), places], dim=1))
+
+    @property
+    def nbytes(self) -> int:
+        """What they take on the device."""
+        return self.values.nbytes
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.values)
+
+    def at(self, which: Tensor) -> Tokens:
+        """Return some of them.
+
+        Args:
+            which: (n,) bool on the CPU; its places are worked out there, as the device would
+                have to be waited for.
+        """
+        places = which.nonzero()[:, 0]
+        return Tokens(self.values[places.to(self.values.device)], self.names[places])
 
 
 @dataclass(eq=False)
@@ -33,67 +78,78 @@ class Picture:
     grid: tuple[int, int]
 
 
-@dataclass(eq=False)
-class Whole:
-    """Hold a whole frame.
+@dataclass(frozen=True)
+class Cut:
+    """Say where an object crop was cut, without holding its picture; see ``ObjectCrop``.
 
     Attributes:
-        image: The frame's array.
-        name: Its name in the cache.
-        count: Its patches.
-        picture: What to encode; None when that is done.
-        features: (count, V); None before.
+        grid_mask: (rows, columns) float32; cells above 0 belong to the mask.
+        box: (top, left, bottom, right) in frame pixels, inclusive.
+        frame_size: (height, width) of the frame.
     """
 
-    image: NDArray[np.uint8]
-    name: Hashable
-    count: int
-    picture: Picture | None = None
-    features: Tensor | None = None
+    grid_mask: NDArray[np.float32]
+    box: tuple[int, int, int, int]
+    frame_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, crop: ObjectCrop) -> Cut:
+        """Keep what is needed once the crop's picture is in patches."""
+        return cls(crop.grid_mask, crop.box, crop.frame_size)
 
 
-@dataclass(eq=False)
-class Parts:
-    """Hold what the tokens of a mask are made of.
-
-    Attributes:
-        whole: The whole frame.
-        context: The context crop.
-        object: The object crop.
-        crop: Where that was cut, and which of its cells belong to the mask.
-    """
-
-    whole: Whole
-    context: Picture
-    object: Picture
-    crop: crops.ObjectCrop
-
-    @property
-    def shape(self) -> tuple[int, tuple[int, int]]:
-        """Sizes that masks of one pass must have in common: whole frame and context."""
-        return self.whole.count, self.context.grid
-
-    def unseen(self) -> list[Picture]:
-        """Return the pictures that have to be encoded."""
-        own = [self.context, self.object]
-        return own if self.whole.picture is None else [self.whole.picture, *own]
+def layout(cuts: Sequence[Cut], pictures: Sequence[Picture]) -> CellLayout:
+    """Lay out the cells of some masks, given what their object crops became."""
+    return cell_layout(
+        [cut.grid_mask for cut in cuts],
+        [picture.grid for picture in pictures],
+        [cut.box for cut in cuts],
+        [cut.frame_size for cut in cuts],
+    )
 
 
 @dataclass(eq=False)
 class Sight:
-    """Hold a mask of a frame.
+    """Hold a frame, or a mask of one, that becomes tokens.
 
     Attributes:
         image: The frame's array.
         name: Its name in the cache.
-        parts: What to encode; None when that is done.
-        tokens: (mask_num, D); None before.
+        tokens: What it became; None before.
     """
 
     image: NDArray[np.uint8]
     name: Hashable
-    parts: Parts | None = None
-    tokens: Tensor | None = None
+    tokens: Tokens | None = field(default=None, kw_only=True)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Return what those of one pass must have in common."""
+        return ()
+
+    def unseen(self) -> list[Picture]:
+        """Return the pictures that have to be encoded, its own last; none when it has tokens."""
+        raise NotImplementedError
+
+
+AnySight = TypeVar('AnySight', bound=Sight)
+
+
+@dataclass(eq=False)
+class Prepared(Generic[AnySight]):
+    """Hold a request whose pictures are cut.
+
+    Attributes:
+        input_ids: (L,) int64 on the CPU, its prompt.
+        sights: Whole frames that are read, then its masks in the order of the prompt.
+        should_stop: Asked between tower passes.
+        kept: Per whole frame, (tokens,) bool on the CPU: the tokens that are read.
+    """
+
+    input_ids: Tensor
+    sights: tuple[AnySight, ...]
+    should_stop: Callable[[], bool]
+    kept: tuple[Tensor, ...] = ()
 
 
 def as_binary(mask: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -124,33 +180,30 @@ def mask_digest(mask: NDArray[np.uint8]) -> bytes:
     return digest.digest()
 
 
-def unseen(sights: Iterable[Sight]) -> list[tuple[Sight, Parts]]:
-    """Return the masks that have to be encoded, each once, those of a size side by side."""
-    found = {sight: sight.parts for sight in sights if sight.parts is not None}
-    return sorted(found.items(), key=lambda item: (item[1].shape, item[1].object.grid))
+def unseen(prepared: Iterable[Prepared[AnySight]]) -> list[AnySight]:
+    """Return what has to be encoded, each once, pictures of a size side by side."""
+    found = {
+        sight: (sight.shape, pictures[-1].grid)
+        for one in prepared
+        for sight in one.sights
+        if (pictures := sight.unseen())
+    }
+    return sorted(found, key=lambda sight: found[sight])
 
 
-def first_pass(
-    sights: Sequence[tuple[Sight, Parts]], max_patches: int
-) -> list[tuple[Sight, Parts]]:
-    """Return those of some masks, in their order, that are encoded in one tower pass.
+def first_pass(sights: Sequence[AnySight], max_patches: int) -> list[AnySight]:
+    """Return those of some sights, in their order, that are encoded in one tower pass.
 
     Args:
         sights: At least one.
-        max_patches: Patches of the pass, unless the first mask alone takes more.
+        max_patches: Patches of the pass, unless the first sight alone takes more.
     """
     pictures: set[Picture] = set()
     size = 0
-    for count, (_, parts) in enumerate(sights):
-        new = set(parts.unseen()) - pictures
+    for place, sight in enumerate(sights):
+        new = set(sight.unseen()) - pictures
         size += sum(len(picture.patches) for picture in new)
-        if count and (size > max_patches or parts.shape != sights[0][1].shape):
-            return list(sights[:count])
+        if place and (size > max_patches or sight.shape != sights[0].shape):
+            return list(sights[:place])
         pictures |= new
     return list(sights)
-
-
-def places(among: Sequence[object], of: Sequence[object]) -> Tensor:
-    """Return where things are in a sequence, (len(of),) int64."""
-    places = {one: place for place, one in enumerate(among)}
-    return torch.tensor([places[one] for one in of], dtype=torch.int64)

@@ -71,6 +71,11 @@ class Slots:
         if self.said is not None and source.said is not None:
             self.said[: source.rows] = source.said
 
+    def free(self) -> None:
+        """Let go of the memory, whoever still holds this; nothing can be done with it then."""
+        self.store = self.store.new_empty(0)
+        self.said = None
+
     def aim(self, places: Tensor, seen: int) -> None:
         """Say where the next tokens are written, (rows, n), and how many slots are looked at."""
         self._places, self._seen = places, seen

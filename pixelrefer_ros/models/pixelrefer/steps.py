@@ -59,11 +59,13 @@ class Steps:
             needed: How many tokens the longest of them takes with the next one.
 
         Returns:
-            The batch itself, or another whose first rows are those going on.
+            The batch itself, or another whose first rows are those going on; the one before is
+            over then.
         """
         if needed < slots.size and not self._shrinks(len(going), slots.rows):
             return slots
         kept = slots.copy_of(going, needed)  # the next batch may lie where this one does
+        self._end(slots)
         fitting = self.batch(len(going), needed)
         fitting.fill(kept)
         return fitting
@@ -119,6 +121,10 @@ class Steps:
             return None
         weight = self._model.lm_head.weight
         return torch.zeros(rows, weight.shape[0], dtype=torch.bool, device=weight.device)
+
+    def _end(self, slots: Slots) -> None:
+        """Free what a batch that is over takes."""
+        slots.free()
 
     def _shrinks(self, going: int, rows: int) -> bool:
         """Say whether the rest goes on so much faster alone that it pays to copy it."""
@@ -191,10 +197,15 @@ class StaticSteps(Steps):
                 self.step(self._slots(rows, size), [0] * rows, [0] * rows)
 
     def release(self) -> None:
-        """Free the memory and the recorded steps."""
+        """Free the memory and the recorded steps; the batch before is over."""
+        for slots in self._shapes.values():
+            slots.free()
         self._recorded.clear()
         self._shapes.clear()
         self._memory = self._pool = None
+
+    def _end(self, slots: Slots) -> None:
+        """Keep the slots: those of the next batch may be the same."""
 
     def _shrinks(self, going: int, rows: int) -> bool:
         return 2 * going <= rows

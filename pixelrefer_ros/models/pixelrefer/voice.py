@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
@@ -21,11 +20,13 @@ from pixelrefer_ros.models.pixelrefer.slots import Slots, read
 from pixelrefer_ros.models.pixelrefer.steps import StaticSteps, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from pixelrefer_ros.models.pixelrefer.processing import PixelReferProcessor
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 32
 """Most sequences in one batch."""
@@ -47,12 +48,14 @@ class Prompt:
 
     Attributes:
         input_ids: (L,) int64 on the CPU, with placeholder ids.
-        tokens: (R, D) floats on the model's device; replace the placeholder ids in order. Those
-            of an earlier prompt are known again when they are the same bit by bit.
+        tokens: (R, D) floats on the model's device; replace the placeholder ids in order.
+        names: (R, 2) int64 on the CPU, tell each of them from every other: equal rows mean equal
+            tokens, in all prompts.
     """
 
     input_ids: Tensor
     tokens: Tensor
+    names: Tensor
 
 
 class _Span:
@@ -124,6 +127,7 @@ class Voice:
         self._processor = processor
         self._max_new_tokens = max_new_tokens
         self._prefixes = PrefixTree(int(cache_mib * 2**20))
+        self._warned = False
         ends = model.generation_config.eos_token_id
         if ends is None:
             ends = processor.tokenizer.eos_token_id
@@ -165,28 +169,33 @@ class Voice:
 
         Args:
             prompts: At least one token each.
-            should_stop: Per prompt, asked after each of its tokens; True ends it there.
+            should_stop: Per prompt, asked after each of its tokens, and before it is read while
+                others speak first; True ends it there.
             on_text: Per prompt, called with the text so far whenever a token changes it; letters
                 whose last bytes have not come yet are left out.
             on_said: Called once per prompt, with its place, as soon as it ends.
 
         Raises:
             PixelReferError: BAD_REQUEST, before anything is said, when a prompt leaves no room.
-            ValueError: A prompt has another number of placeholders than tokens.
+            ValueError: A prompt has another number of placeholders than tokens or names.
             RuntimeError: As torch raises it, ``torch.OutOfMemoryError`` among them. What was
                 kept is dropped; the next call starts anew.
         """
         rooms = [self.room(len(prompt.input_ids)) for prompt in prompts]
         try:
             with torch.inference_mode():
-                rows = [
+                left = [
                     self._row(*one)
                     for one in zip(
                         range(len(prompts)), prompts, rooms, should_stop, on_text, strict=True
                     )
                 ]
-                for batch in self._batches(rows):
-                    self._say(batch, on_said)
+                while left:
+                    count = self._batch_size(left)
+                    batch, left = left[:count], left[count:]
+                    self._say(batch, left, on_said)
+                    left = self._wanted(left, on_said)
+                self._prefixes.trim()
         except BaseException as error:
             self.forget()
             if isinstance(error, torch.OutOfMemoryError):
@@ -210,54 +219,118 @@ class Voice:
         should_stop: Callable[[], bool],
         on_text: Callable[[str], None] | None,
     ) -> Row:
-        """Embed a prompt, and find what tells its tokens from others."""
-        config, embed = self._model.config, self._model.model.embed_tokens
-        ids = prompt.input_ids
+        """Find where a prompt's tokens go, and what tells it from others."""
+        config, ids = self._model.config, prompt.input_ids
         ours = [config.region_token_index, getattr(config, 'image_token_index', None)]
         stand_ins = torch.tensor([one for one in ours if one is not None], dtype=ids.dtype)
-        places = torch.isin(ids, stand_ins)
-        if int(places.sum()) != len(prompt.tokens):
+        places = torch.isin(ids, stand_ins).nonzero()[:, 0]
+        if not len(places) == len(prompt.tokens) == len(prompt.names):
             raise ValueError(
-                f'the prompt has room for {int(places.sum())} tokens, {len(prompt.tokens)} given'
+                f'the prompt has room for {len(places)} tokens, {len(prompt.tokens)} given with '
+                f'{len(prompt.names)} names'
             )
-        device = embed.weight.device
-        embeds = embed(ids.to(device))
-        tokens = prompt.tokens.to(embeds)
-        embeds[places.to(device)] = tokens
-        key = torch.stack([ids, torch.zeros_like(ids)], dim=1).numpy()
-        raw = tokens.contiguous().view(torch.uint8).cpu().numpy()
-        for where, one in zip(places.nonzero()[:, 0].tolist(), raw, strict=True):
-            key[where] = np.frombuffer(blake2b(one, digest_size=16).digest(), np.int64)
-        return Row(place, len(ids), key, embeds, room, should_stop, on_text)
+        key = ids.new_zeros(len(ids), 3)
+        key[:, 0] = ids
+        key[places, 1:] = prompt.names
+        return Row(place, ids, prompt.tokens, places, key.numpy(), room, should_stop, on_text)
 
-    def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Cut rows into batches of bounded size, in the order they are in."""
-        batch: list[Row] = []
+    def _batch_size(self, rows: Sequence[Row]) -> int:
+        """Return how many of the rows, from the first on, make a batch of bounded size."""
+        longest = 0
+        for count, row in enumerate(rows):
+            longest = max(longest, row.length)
+            slots = math.prod(self._steps.shape(count + 1, longest + 1))
+            if count and (count == MAX_ROWS or slots > MAX_SLOTS):
+                return count
+        return len(rows)
+
+    def _wanted(self, rows: Sequence[Row], on_said: Callable[[int, Said], None]) -> list[Row]:
+        """End the rows that were stopped while others spoke; return the rest."""
+        going = []
         for row in rows:
-            longest = max(one.length for one in [*batch, row])
-            slots = math.prod(self._steps.shape(len(batch) + 1, longest + 1))
-            if batch and (len(batch) == MAX_ROWS or slots > MAX_SLOTS):
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+            row.canceled = row.should_stop()
+            if row.canceled:
+                on_said(row.place, row.said(self._processor))
+            else:
+                going.append(row)
+        return going
 
-    def _say(self, rows: list[Row], on_said: Callable[[int, Said], None]) -> None:
-        """Put one batch into words."""
+    def _say(
+        self, rows: Sequence[Row], later: Sequence[Row], on_said: Callable[[int, Said], None]
+    ) -> None:
+        """Put one batch into words: say token after token until all its rows have ended.
+
+        Args:
+            rows: The batch.
+            later: Those of the batches to come; what was read of them is kept.
+            on_said: See ``say``.
+        """
+        rows = self._follow(rows)
+        slots = self._steps.batch(len(rows), max(row.length for row in rows) + 1)
+        ids, logprobs = self._begin(slots, rows, later)
+        going: list[Row | None] = list(rows)
+        while True:
+            for place, row in enumerate(going):
+                if row is None:
+                    continue
+                if row.hear(int(ids[place]), logprobs[place], self._ends, self._processor):
+                    going[place] = None
+                    on_said(row.place, row.said(self._processor))
+            left = [(place, row) for place, row in enumerate(going) if row is not None]
+            if not left:
+                return
+            needed = max(row.position for _, row in left) + 1
+            fitting = self._steps.fit(slots, [place for place, _ in left], needed)
+            if fitting is not slots:
+                slots, going = fitting, [row for _, row in left]
+            going += [None] * (slots.rows - len(going))
+            # a row that ended says something nobody hears
+            ids, logprobs = self._steps.step(
+                slots,
+                [0 if row is None else row.token_ids[-1] for row in going],
+                [0 if row is None else row.position for row in going],
+            ).tolist()
+
+    def _follow(self, rows: Sequence[Row]) -> list[Row]:
+        """Find rows in the tree and read what they share; return them ordered by what is left."""
         for row in rows:
             self._prefixes.path(row.key[:-1])
         for row in rows:
             row.path = self._prefixes.path(row.key[:-1])
         self._read_shared(rows)
-        spans = [_Span(row, row.path, row.length) for row in rows]
-        spans.sort(key=len)  # rows of about one length are read together
-        slots = self._steps.batch(len(rows), max(row.length for row in rows) + 1)
-        states = self._read(slots, spans)
-        self._prefixes.trim()
-        self._decode(slots, [span.row for span in spans], states, on_said)
+        return sorted(rows, key=lambda row: len(_Span(row, row.path, row.length)))
 
-    def _read_shared(self, rows: list[Row]) -> None:
+    def _begin(
+        self, slots: Slots, rows: Sequence[Row], later: Sequence[Row]
+    ) -> tuple[list[float], list[float]]:
+        """Read what is left of the prompts; return the first tokens as ``Steps.pick`` does.
+
+        What was read is let go of here, except in the slots and what the tree may keep.
+        """
+        states = self._read(slots, [_Span(row, row.path, row.length) for row in rows])
+        said = None if slots.said is None else slots.said[: len(rows)]
+        ids, logprobs = self._steps.pick(states, said).tolist()
+        for row in rows:
+            self._warn_if_too_long(row)
+            row.path = []
+        self._prefixes.trim(row.key[:-1] for row in later)
+        return ids, logprobs
+
+    def _warn_if_too_long(self, row: Row) -> None:
+        """Say once that a prompt is too long to be kept."""
+        taken = sum(node.kv.nbytes for node in row.path if node.kv is not None)
+        if self._warned or not 0 < self._prefixes.max_bytes < taken:
+            return
+        self._warned = True
+        logger.warning(
+            'what was read of %d tokens takes %.0f MiB, more than the %.0f MiB that may be kept '
+            'between questions: the next one about the same reads most of it again',
+            row.length,
+            taken / 2**20,
+            self._prefixes.max_bytes / 2**20,
+        )
+
+    def _read_shared(self, rows: Sequence[Row]) -> None:
         """Read what several prompts begin with, where that spares enough."""
         sharers = Counter(node for row in rows for node in row.path)
         while True:
@@ -270,8 +343,7 @@ class Voice:
             if not ahead:
                 return
             spans = sorted(ahead.values(), key=len)
-            slots = self._steps.batch(len(spans), max(span.stop for span in spans))
-            self._read(slots, spans)
+            self._read(self._steps.batch(len(spans), max(span.stop for span in spans)), spans)
 
     def _read(self, slots: Slots, spans: list[_Span]) -> Tensor:
         """Read a span per row, as many together as ``MAX_READ`` allows; keep what was read.
@@ -293,15 +365,21 @@ class Voice:
         """Do one pass of ``_read``; the spans are ordered by length."""
         lengths = [len(span) for span in spans]
         longest = lengths[-1]
-        embeds = spans[0].row.embeds.new_zeros(len(spans), longest, spans[0].row.embeds.shape[1])
+        ids = torch.zeros(len(spans), longest, dtype=torch.int64)
         positions = torch.full((len(spans), longest), -1)
         for place, (span, length) in enumerate(zip(spans, lengths, strict=True)):
             for node in span.known:
                 assert node.kv is not None
                 slots.put(place, node.start, node.kv)
-            embeds[place, :length] = span.row.embeds[span.start : span.stop]
+            ids[place, :length] = span.row.ids[span.start : span.stop]
             positions[place, :length] = torch.arange(span.start, span.stop)
             span.row.prefill_tokens += length
+        embeds = self._model.model.embed_tokens(ids.to(slots.store.device))
+        for place, span in enumerate(spans):
+            bounds = torch.tensor([span.start, span.stop])
+            first, last = torch.searchsorted(span.row.places, bounds).tolist()
+            where = (span.row.places[first:last] - span.start).to(embeds.device)
+            embeds[place, where] = span.row.tokens[first:last].to(embeds)
         seen = max(span.stop for span in spans)
         states = read(self._model.model, slots, embeds, positions.to(embeds.device), seen)
         for place, span in enumerate(spans):
@@ -310,37 +388,3 @@ class Voice:
                     self._prefixes.keep(node, slots.take(place, node.start, node.stop))
         ends = torch.tensor(lengths, device=states.device) - 1
         return states[torch.arange(len(spans), device=states.device), ends]
-
-    def _decode(
-        self,
-        slots: Slots,
-        rows: Sequence[Row],
-        states: Tensor,
-        on_said: Callable[[int, Said], None],
-    ) -> None:
-        """Say token after token until all rows have ended."""
-        said = None if slots.said is None else slots.said[: len(rows)]
-        picked = self._steps.pick(states, said)
-        going: list[Row | None] = list(rows)
-        while True:
-            ids, logprobs = picked.tolist()
-            for place, row in enumerate(going):
-                if row is None:
-                    continue
-                if row.hear(int(ids[place]), logprobs[place], self._ends, self._processor):
-                    going[place] = None
-                    on_said(row.place, row.said(self._processor))
-            left = [(place, row) for place, row in enumerate(going) if row is not None]
-            if not left:
-                return
-            needed = max(row.position for _, row in left) + 1
-            fitting = self._steps.fit(slots, [place for place, _ in left], needed)
-            if fitting is not slots:
-                slots, going = fitting, [row for _, row in left]
-            going += [None] * (slots.rows - len(going))
-            # a row that ended says something nobody hears
-            picked = self._steps.step(
-                slots,
-                [0 if row is None else row.token_ids[-1] for row in going],
-                [0 if row is None else row.position for row in going],
-            )

@@ -17,6 +17,10 @@ class FullPixelReferConfig(RegionModelConfig):
     """Describe a full PixelRefer model, which sees whole pictures and regions.
 
     Attributes:
+        compat_shared_budget: As the reference does, divide the pixel budget by the number of
+            masks, and that of whole frames by the number that are shown. Otherwise a frame of a
+            video may always have what it has among ``max_frames_per_region``, so that it looks
+            the same in whatever company, and is encoded once; a picture has the whole budget.
         compat_thin_masks: As the reference does, give no token to a mask so thin that it
             vanishes on the patch grid; otherwise it keeps the cells it covers most.
     """
@@ -44,6 +48,13 @@ class FullPixelReferConfig(RegionModelConfig):
         return self.spatial_merge_size if video else 1
 
     def frame_budget(self, frames: int, video: bool) -> int:
-        """Return how many pixels a whole frame may have when this many are shown together."""
+        """Return how many pixels a whole frame may have.
+
+        Args:
+            frames: How many are shown together; matters with ``compat_shared_budget`` alone.
+            video: Whether they are frames of a video.
+        """
         side = self.frame_size_factor(video)
+        if not self.compat_shared_budget:
+            frames = self.max_frames_per_region if video else 1
         return max(self.mm_max_length * side * side // max(frames, 1), 1)

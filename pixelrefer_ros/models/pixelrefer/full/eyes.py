@@ -7,64 +7,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 import cv2
 import torch
 
 from pixelrefer_ros.core.types import NS_PER_S
 from pixelrefer_ros.models.pixelrefer import asking, crops
+from pixelrefer_ros.models.pixelrefer.base_eyes import BaseEyes, Look
 from pixelrefer_ros.models.pixelrefer.configuration import PATCH_SIZE
-from pixelrefer_ros.models.pixelrefer.features import FeatureCache
+from pixelrefer_ros.models.pixelrefer.full.configuration import FullPixelReferConfig
 from pixelrefer_ros.models.pixelrefer.full.crops import object_crop
 from pixelrefer_ros.models.pixelrefer.full.pruning import changed
-from pixelrefer_ros.models.pixelrefer.full.views import Prepared, View, first_pass, unseen
-from pixelrefer_ros.models.pixelrefer.object_tokenizer import cell_layout
-from pixelrefer_ros.models.pixelrefer.pixels import fitted_size, to_patches
-from pixelrefer_ros.models.pixelrefer.resampling import EXACT, pick_resizer
-from pixelrefer_ros.models.pixelrefer.sights import Picture, as_binary, mask_digest
-from pixelrefer_ros.models.pixelrefer.tower import pass_size
+from pixelrefer_ros.models.pixelrefer.full.views import View
+from pixelrefer_ros.models.pixelrefer.pixels import fitted_size
+from pixelrefer_ros.models.pixelrefer.sights import (
+    Cut,
+    Picture,
+    Prepared,
+    as_binary,
+    layout,
+    mask_digest,
+)
 from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.core.describer import Request
     from pixelrefer_ros.core.types import Frame, RegionClip
     from pixelrefer_ros.models.pixelrefer.full.modeling import (
         FullPixelReferForConditionalGeneration,
     )
     from pixelrefer_ros.models.pixelrefer.full.processing import FullPixelReferProcessor
-    from pixelrefer_ros.models.pixelrefer.resampling import Pixels
 
 # What is kept, at the sizes of the 2B model, in half precision, of frames of 640 x 360:
 #   whole frame of a video, finished tokens (299 x 1536)    0.9 MB   1.1 TFLOP to make again
 #   which of them are read, given the frame before          0.3 kB   two frames to cut again
 #   a mask, finished tokens (32 x 1536)                     0.1 MB   0.1 to 8 TFLOP
 
+_NUMBERS = count()
+"""Tell frames apart; see ``FullEyes._number``."""
+
 
 @dataclass(eq=False)
-class _Look:
+class _Look(Look):
     """Hold what is asked of one frame of a request.
 
     Attributes:
-        image: The frame's array.
         size: (height, width) in pixels that the whole frame is encoded at.
-        budget: How many pixels it may have.
         merge: As in ``View``.
-        pixels: The frame as it is cut; None until something is.
         whole: The whole frame in patches; None until it is needed.
     """
 
-    image: NDArray[np.uint8]
     size: tuple[int, int]
-    budget: int
     merge: int
-    pixels: Pixels = None
     whole: Picture | None = None
 
     @property
@@ -74,41 +74,24 @@ class _Look:
         return self.size[0] // side * (self.size[1] // side)
 
 
-class FullEyes:
+class FullEyes(BaseEyes[View]):
     """See for the full PixelRefer: all frames of a request, and one mask of each region.
 
     The model takes a region by one mask on one frame: that of the region's largest mask in the
     request. An empty mask has no tokens. Of a video, tokens that do not change from one frame
     to the next are not read.
-
-    Attributes:
-        needs_regions: Whether a question without any region is refused.
-        max_patches: Patches of one tower pass, unless a single picture takes more.
     """
 
     needs_regions = False
+    _model: FullPixelReferForConditionalGeneration
+    _processor: FullPixelReferProcessor
+    _config: FullPixelReferConfig
 
-    def __init__(
-        self,
-        model: FullPixelReferForConditionalGeneration,
-        processor: FullPixelReferProcessor,
-        *,
-        cache_mib: float = 256.0,
-        resize: str = 'auto',
-    ) -> None:
-        """Look with a model; the arguments are those of ``LiteEyes``."""
-        self.max_patches = pass_size(model.device)
-        self._model = model
-        self._processor = processor
-        self._config = model.config
-        self._cache = FeatureCache(int(cache_mib * 2**20))
-        self._resizer = pick_resizer(resize, model.device)
-        # what requests at hand wait for, so that others need not cut it again; gone with them
-        self._waiting: WeakValueDictionary[tuple[int, Hashable], View] = WeakValueDictionary()
-        self._numbers = count()
-
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request) -> Prepared[View]:
         """Put a request into tokens, and cut the pictures the cache lacks.
+
+        Those are held, 588 bytes to the patch, until they are encoded: 0.7 MB for a frame of
+        640 x 360. Nothing but the number of frames and masks bounds it.
 
         Raises:
             PixelReferError: BAD_REQUEST.
@@ -131,31 +114,14 @@ class FullEyes:
         )
         input_ids = self._processor.encode(prompt, [int(which.sum()) for which in kept])[0]
         stop = request.should_stop or (lambda: False)
-        return Prepared(input_ids, tuple(frames), kept, tuple(regions), stop)
-
-    def see(self, prepared: Sequence[Prepared]) -> list[Prompt | None]:
-        """Encode what is not yet known, all requests together.
-
-        Args:
-            prepared: Requests, as ``prepare`` returned them.
-
-        Returns:
-            What to ask the language model; None for a request that was stopped meanwhile.
-        """
-        going = list(prepared)
-        while left := unseen(going):
-            part = first_pass(left, self.max_patches)
-            self._encode(part)
-            self._cache.count(misses=len(part))
-            if unseen(going):
-                going = [one for one in going if not one.should_stop()]
-        return [self._prompt(one) if one in going else None for one in prepared]
+        return Prepared(input_ids, (*frames, *regions), stop, kept)
 
     def look_ahead(self, frame: Frame) -> bool:
         """Encode a whole frame before anything is asked about it, as a frame of a video.
 
-        A question about many frames of more pixels than the model's budget sees them smaller
-        and has to encode them again.
+        Questions about a video see it as it was looked at, however many frames they show. Where
+        ``compat_shared_budget`` is set, that is so for ``max_frames_per_region`` frames, and for
+        fewer when they are small enough to be within that budget as they are.
 
         Returns:
             Whether there was anything to do: it was not known, and there is room for it.
@@ -167,17 +133,9 @@ class FullEyes:
         view = self._frame(look, ahead=True)
         if view.picture is None:
             return False
-        self._encode([view])
+        self._finish([view], self._features([view.picture]))
         self._cache.count(ahead=1)
         return True
-
-    def forget(self) -> None:
-        """Drop what is kept of frames."""
-        self._cache.forget()
-
-    def stats(self) -> VisionStats:
-        """Return the counts so far; may be called from any thread."""
-        return self._cache.stats()
 
     def _look(self, image: NDArray[np.uint8], frames: int, video: bool) -> _Look:
         """Say how large a frame is seen when it is shown with others."""
@@ -188,7 +146,7 @@ class FullEyes:
             width, height = working
         budget, side = config.frame_budget(frames, video), config.frame_size_factor(video)
         size = fitted_size(height, width, config.min_pixels, budget, side)
-        return _Look(image, size, budget, config.merge_size(video))
+        return _Look(image, budget, size, config.merge_size(video))
 
     def _frame(self, look: _Look, *, ahead: bool = False) -> View:
         """Return a whole frame with its tokens, or with what they are to be made of."""
@@ -232,7 +190,7 @@ class FullEyes:
         """Return what tells a frame from all others, those that are gone among them."""
         number = self._cache.get(image, 'number')
         if number is None:
-            number = torch.tensor(next(self._numbers))
+            number = torch.tensor(next(_NUMBERS))
             self._cache.put(image, 'number', number)
         return int(number)
 
@@ -254,12 +212,12 @@ class FullEyes:
             return known
         inside = crops.working_mask(mask, config.working_long_side)
         crop = object_crop(self._pixels(look), inside, config, self._resizer)
-        view.crop = crop
+        view.cut = Cut.of(crop)
         view.length = min(config.mask_num, int((crop.grid_mask > 0).sum()))
         if not view.length:
             view.tokens = self._none()
             return view
-        view.picture = self._picture(crop.picture, budget, PATCH_SIZE)
+        view.picture = self._picture(crop.picture, budget)
         self._waiting[id(look.image), view.name] = view
         return view
 
@@ -270,67 +228,39 @@ class FullEyes:
             look.whole = self._picture(self._pixels(look), look.budget, side)
         return look.whole
 
-    def _pixels(self, look: _Look) -> Pixels:
-        """Return a frame as it is cut: where it is resized, and of the working size."""
-        if look.pixels is None:
-            on_host = self._resizer is EXACT
-            look.pixels = None if on_host else self._cache.get(look.image, 'pixels')
-            if look.pixels is None:
-                pixels = self._resizer.upload(look.image)
-                side = self._config.working_long_side
-                look.pixels = crops.working_frame(pixels, side, self._resizer)
-                if not on_host:
-                    self._cache.put(look.image, 'pixels', look.pixels, cheap=True)
-        return look.pixels
-
-    def _picture(self, pixels: Pixels, budget: int, factor: int) -> Picture:
-        """Cut a picture into patches."""
-        least = self._config.min_pixels
-        patches, grid = to_patches(pixels, least, budget, factor, self._resizer)
-        return Picture(torch.as_tensor(patches), grid)
-
-    def _encode(self, views: Sequence[View]) -> None:
-        """Encode pictures in one tower pass, and keep what came of it."""
-        pictures = [view.picture for view in views if view.picture is not None]
-        features = self._model.encode_images(
-            torch.cat([picture.patches for picture in pictures]),
-            [picture.grid for picture in pictures],
-        )
-        found = list(zip(views, pictures, features, strict=True))
-        frames = [one for one in found if one[0].crop is None]
-        masks = [one for one in found if one[0].crop is not None]
+    def _finish(self, sights: Sequence[View], features: dict[Picture, Tensor]) -> None:
+        """Make tokens of whole frames and of masks."""
+        found = [(view, view.picture) for view in sights if view.picture is not None]
+        frames = [one for one in found if one[0].cut is None]
+        masks = [one for one in found if one[0].cut is not None]
         tokens = self._model.project_frames(
-            [own for _, _, own in frames],
-            [picture.grid for _, picture, _ in frames],
-            [view.merge for view, _, _ in frames],
+            [features[picture] for _, picture in frames],
+            [picture.grid for _, picture in frames],
+            [view.merge for view, _ in frames],
         )
-        cut = [view.crop for view in views if view.crop is not None]
-        layout = cell_layout(
-            [crop.grid_mask for crop in cut],
-            [picture.grid for _, picture, _ in masks],
-            [crop.box for crop in cut],
-            [crop.frame_size for crop in cut],
+        of_masks = self._model.encode_regions(
+            [features[picture] for _, picture in masks],
+            layout(
+                [view.cut for view, _ in masks if view.cut is not None],
+                [picture for _, picture in masks],
+            ),
         )
-        of_masks = self._model.encode_regions([own for _, _, own in masks], layout)
-        tokens += of_masks.split([view.length for view, _, _ in masks])
-        for (view, _, _), own in zip([*frames, *masks], tokens, strict=True):
-            # its own memory: the rest of the pass shall not be held with it
-            view.tokens, view.picture, view.crop = own.clone(), None, None
-            self._cache.put(view.image, view.name, view.tokens)
+        tokens += of_masks.split([view.length for view, _ in masks])
+        for (view, _), own in zip([*frames, *masks], tokens, strict=True):
+            self._keep(view, own)
+            view.picture = view.cut = None
 
-    def _prompt(self, prepared: Prepared) -> Prompt:
+    def _prompt(self, prepared: Prepared[View]) -> Prompt:
         """Return a prompt whose pictures are all encoded."""
         frames = [
-            view.tokens[which.to(view.tokens.device)]
-            for view, which in zip(prepared.frames, prepared.kept, strict=True)
+            view.tokens.at(which)
+            for view, which in zip(prepared.sights, prepared.kept, strict=False)
             if view.tokens is not None
         ]
-        regions = [view.tokens for view in prepared.regions if view.tokens is not None]
-        of_regions = torch.cat([self._none(), *regions])
-        ids = prepared.input_ids
-        return Prompt(ids, self._model.arrange(ids, frames, of_regions))
-
-    def _none(self) -> Tensor:
-        """Return no tokens."""
-        none: Tensor = self._model.model.embed_tokens.weight.new_zeros(0, self._config.hidden_size)
-        return none
+        regions = self._joined(prepared.sights[len(prepared.kept) :])
+        ids, arrange = prepared.input_ids, self._model.arrange
+        return Prompt(
+            ids,
+            arrange(ids, [frame.values for frame in frames], regions.values),
+            arrange(ids, [frame.names for frame in frames], regions.names),
+        )

@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Hold what the processor hands to the model."""
+"""Hold what the processor hands to the model, where no eyes are between them: in tests."""
 
 from __future__ import annotations
 

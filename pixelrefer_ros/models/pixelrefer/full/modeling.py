@@ -137,6 +137,8 @@ class FullPixelReferForConditionalGeneration(RegionLanguageModel):
     ) -> tuple[list[Tensor], Tensor]:
         """Go from pictures to tokens, all pictures packed.
 
+        The plain way, which tests compare ``FullEyes`` with.
+
         Args:
             frames: Whole frames.
             regions: Object crops.
@@ -167,15 +169,15 @@ class FullPixelReferForConditionalGeneration(RegionLanguageModel):
         return tokens
 
     def arrange(self, input_ids: Tensor, frames: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """Put tokens of frames and of regions into the order a prompt has their places in.
+        """Put what frames and regions became into the order a prompt has their places in.
 
         Args:
             input_ids: (1, L) or (L,) int64 on the CPU.
-            frames: Per frame, (n, D).
-            regions: (T, D).
+            frames: Per frame, (n, D) tokens, or something else of each.
+            regions: (T, D), of the same.
 
         Returns:
-            (sum of n + T, D), as ``embed``, ``forward`` and ``generate`` take it.
+            (sum of n + T, D); tokens as ``embed``, ``forward`` and ``generate`` take them.
 
         Raises:
             ValueError: The prompt has room for another number of tokens than there are.

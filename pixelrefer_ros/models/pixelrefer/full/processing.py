@@ -38,10 +38,9 @@ class FullPixelReferProcessor(RegionProcessor[FullPixelReferConfig]):
     config_class = FullPixelReferConfig
 
     def frames(self, frames: Sequence[NDArray[np.uint8]], *, video: bool) -> FrameInputs:
-        """Cut whole frames into patches.
+        """Cut whole frames into patches: the plain way, which tests compare ``FullEyes`` with.
 
-        All frames together share the pixel budget. Of a video, patches that do not change from
-        one frame to the next are left out.
+        Of a video, patches that do not change from one frame to the next are left out.
 
         Args:
             frames: (H, W, 3) uint8 RGB each.
@@ -69,7 +68,7 @@ class FullPixelReferProcessor(RegionProcessor[FullPixelReferConfig]):
         masks: Sequence[NDArray[np.generic]],
         mask_frames: Sequence[int],
     ) -> ObjectInputs:
-        """Cut the object crops of some masks.
+        """Cut the object crops of some masks; as ``frames``, the plain way.
 
         Args:
             frames: (H, W, 3) uint8 RGB each; those no mask refers to are not looked at.
