@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _NO_MEMORY = ('allocate memory', 'not enough memory')
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Return whether memory did not suffice, of the GPU or of the CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
+
+
 @contextmanager
 def failures(what: str, advice: str) -> Iterator[None]:
     """Turn what goes wrong inside into a PixelReferError: memory as such, or the model's.
@@ -29,9 +36,8 @@ def failures(what: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        memory = not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError)
-        if memory or any(words in str(error) for words in _NO_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if lacks_memory(error):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             raise PixelReferError(

@@ -53,7 +53,7 @@ def small_language_model(**changes: object) -> Qwen2ForCausalLM:
         pad_token_id=None,
         **changes,
     )
-    config.region_token_index = REGION
+    config.placeholder_ids = (REGION,)
     torch.manual_seed(11)
     model = Qwen2ForCausalLM(config).eval()
     for parameter in model.parameters():
@@ -709,7 +709,7 @@ def test_names_are_no_words(spoken: Voice) -> None:
 
 def test_image_placeholders_are_replaced_too(language: Qwen2ForCausalLM, spoken: Voice) -> None:
     one = prompt(40, 12)
-    language.config.image_token_index = 261
+    language.config.placeholder_ids = (REGION, 261)
     ids = one.input_ids.clone()
     places = (ids == REGION).nonzero()[:, 0]
     ids[places[::2]] = 261

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 from weakref import WeakValueDictionary
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from pixelrefer_ros.core.describer import VisionStats
+    from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.core.types import Frame
     from pixelrefer_ros.models.pixelrefer.resampling import Pixels
     from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
@@ -52,7 +54,7 @@ class Look:
     pixels: Pixels = field(default=None, init=False)
 
 
-class BaseEyes(Generic[AnySight]):
+class BaseEyes(ABC, Generic[AnySight]):
     """See with the tower of a model: each picture once, as many together as a pass takes.
 
     Attributes:
@@ -87,6 +89,23 @@ class BaseEyes(Generic[AnySight]):
         # what requests at hand wait for, so that others need not cut it again; gone with them
         self._waiting: WeakValueDictionary[tuple[int, Hashable], Any] = WeakValueDictionary()
         self._pictures_cut = 0
+
+    @abstractmethod
+    def prepare(self, request: Request) -> Prepared[AnySight]:
+        """Put a request into tokens, and cut the pictures the cache lacks.
+
+        Raises:
+            PixelReferError: BAD_REQUEST.
+            ValueError: A picture is too long and thin.
+        """
+
+    @abstractmethod
+    def look_ahead(self, frame: Frame) -> bool:
+        """Encode a whole frame before anything is asked about it.
+
+        Returns:
+            Whether there was anything to do: it was not known, and there is room for it.
+        """
 
     def see(self, prepared: Sequence[Prepared[AnySight]]) -> list[Prompt | None]:
         """Encode what is not yet known, all requests together.
@@ -144,13 +163,13 @@ class BaseEyes(Generic[AnySight]):
         )
         return dict(zip(ordered, features, strict=True))
 
+    @abstractmethod
     def _finish(self, sights: Sequence[AnySight], features: dict[Picture, Tensor]) -> None:
         """Make tokens of what a tower pass found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prompt(self, prepared: Prepared[AnySight]) -> Prompt:
         """Return a prompt whose sights all have tokens."""
-        raise NotImplementedError
 
     def _keep(self, sight: AnySight, values: Tensor) -> None:
         """Give a sight its tokens, and remember them."""

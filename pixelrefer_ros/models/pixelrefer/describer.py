@@ -16,7 +16,7 @@ import torch
 from pixelrefer_ros.core.describer import RegionDescriber
 from pixelrefer_ros.core.types import ErrorCode, Frame, PixelReferError, RegionClip
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
-from pixelrefer_ros.models.guards import quietly
+from pixelrefer_ros.models.guards import lacks_memory, quietly
 from pixelrefer_ros.models.pixelrefer.checkpoint import CheckpointError
 from pixelrefer_ros.models.pixelrefer.jobs import Job, tell
 from pixelrefer_ros.models.pixelrefer.kinds import kind_of
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.models.pixelrefer.base_eyes import BaseEyes
     from pixelrefer_ros.models.pixelrefer.jobs import OnSaid
-    from pixelrefer_ros.models.pixelrefer.kinds import Eyes, Prepared
+    from pixelrefer_ros.models.pixelrefer.sights import Prepared
     from pixelrefer_ros.models.pixelrefer.voice import Prompt
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,6 @@ MAX_NEW_TOKENS = 512
 """Longest answer in tokens, where neither caller nor generation_config.json says another."""
 
 WARM_UP_SIDE = 64  # pixels
-
-NO_MEMORY = 'allocate memory'
-"""What torch says when the memory of the CPU is all taken."""
 
 
 class PixelReferDescriber(RegionDescriber):
@@ -62,7 +60,7 @@ class PixelReferDescriber(RegionDescriber):
         processor: Any,
         name: str,
         *,
-        eyes: Eyes,
+        eyes: BaseEyes[Any],
         max_new_tokens: int = 0,
         prefix_cache_mib: float = 256.0,
     ) -> None:
@@ -233,7 +231,7 @@ class PixelReferDescriber(RegionDescriber):
                 self._run([job], give_up=True)
         return aside
 
-    def _prepare(self, request: Request, *, give_up: bool = False) -> Prepared:
+    def _prepare(self, request: Request, *, give_up: bool = False) -> Prepared[Any]:
         """Do what does not need the model yet; pictures may go to the device, though.
 
         Raises:
@@ -242,7 +240,7 @@ class PixelReferDescriber(RegionDescriber):
         try:
             with torch.inference_mode(), _refusals(ErrorCode.BAD_REQUEST):
                 tell(request, 'preprocess')
-                prepared: Prepared = self.eyes.prepare(request)
+                prepared = self.eyes.prepare(request)
                 self.voice.room(len(prepared.input_ids))
                 return prepared
         except PixelReferError as error:
@@ -353,7 +351,7 @@ def _refusals(code: ErrorCode) -> Iterator[None]:
                 'the GPU has not enough memory: ask about fewer regions or frames, or use a '
                 'smaller model',
             ) from error
-        if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+        if lacks_memory(error):
             raise PixelReferError(
                 ErrorCode.OUT_OF_MEMORY, 'out of memory: ask about fewer regions or frames'
             ) from error

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixelrefer_ros.core.types import PixelReferError, Utterance
 from pixelrefer_ros.models.pixelrefer import prompts
 
 if TYPE_CHECKING:
     from pixelrefer_ros.core.describer import Request
-    from pixelrefer_ros.models.pixelrefer.kinds import Prepared
     from pixelrefer_ros.models.pixelrefer.rows import Said
+    from pixelrefer_ros.models.pixelrefer.sights import Prepared
 
 OnSaid = Callable[[int, Utterance | PixelReferError], None]
 
@@ -35,7 +35,7 @@ class Job:
 
     place: int
     request: Request
-    prepared: Prepared
+    prepared: Prepared[Any]
     on_said: OnSaid
     preprocess_s: float = 0.0
     vision_s: float = 0.0

@@ -105,8 +105,8 @@ class Voice:
         """Use a model on the device where it is.
 
         Args:
-            model: Qwen2ForCausalLM or a relative: ``model.model``, ``lm_head``, ``config``,
-                ``generation_config``.
+            model: Qwen2ForCausalLM or a relative: ``model.model``, ``lm_head``, ``config`` with
+                ``placeholder_ids``, ``generation_config``.
             processor: Turns ids into words.
             max_new_tokens: Longest answer.
             cache_mib: What keys and values may take that are kept between calls; 0 keeps none.
@@ -220,9 +220,8 @@ class Voice:
         on_text: Callable[[str], None] | None,
     ) -> Row:
         """Find where a prompt's tokens go, and what tells it from others."""
-        config, ids = self._model.config, prompt.input_ids
-        ours = [config.region_token_index, getattr(config, 'image_token_index', None)]
-        stand_ins = torch.tensor([one for one in ours if one is not None], dtype=ids.dtype)
+        ids = prompt.input_ids
+        stand_ins = ids.new_tensor(self._model.config.placeholder_ids)
         places = torch.isin(ids, stand_ins).nonzero()[:, 0]
         if not len(places) == len(prompt.tokens) == len(prompt.names):
             raise ValueError(
