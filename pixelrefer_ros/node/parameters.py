@@ -105,8 +105,8 @@ class NodeParameters(GroundingParameters):
         'model.resize',
         'auto',
         "Where images are resized: 'exact' on the host, bit by bit as the weights were trained; "
-        "'device' where the model runs, at most a grey level away; 'auto' on the device when it "
-        'is no cpu.',
+        "'device' where the model runs, a grey level away here and there; 'auto' on the device "
+        'when it is no cpu.',
         choices=('auto', 'exact', 'device'),
         change=UNCONFIGURED,
     )
