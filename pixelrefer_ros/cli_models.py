@@ -103,8 +103,8 @@ def train_grounding(
         Path, typer.Option('--out', help='Folder for clips, saves and the model.')
     ] = Path('runs/grounding'),
     clips: Annotated[int | None, _DEFAULT] = None,
-    dense_steps: Annotated[int | None, _DEFAULT] = None,
-    language_steps: Annotated[int | None, _DEFAULT] = None,
+    sight_steps: Annotated[int | None, _DEFAULT] = None,
+    words_steps: Annotated[int | None, _DEFAULT] = None,
     joint_steps: Annotated[int | None, _DEFAULT] = None,
     batch: Annotated[int | None, _DEFAULT] = None,
     processes: Annotated[int | None, _DEFAULT] = None,
@@ -112,17 +112,14 @@ def train_grounding(
     device: Annotated[str | None, typer.Option(help="'cpu' or 'cuda'.")] = None,
     seed: Annotated[int | None, _DEFAULT] = None,
 ) -> None:
-    """Make a small model that grounds on simulated tabletops; run again to go on.
-
-    Nobody has run this to its end yet: no such model is shipped.
-    """
+    """Make the small model that grounds on simulated tabletops; run again to go on."""
     from pixelrefer_ros.training.grounding import GroundingRecipe
     from pixelrefer_ros.training.grounding import train_grounding as train
 
     given = {
         'clips': clips,
-        'dense_steps': dense_steps,
-        'language_steps': language_steps,
+        'sight_steps': sight_steps,
+        'words_steps': words_steps,
         'joint_steps': joint_steps,
         'batch': batch,
         'processes': processes,
@@ -260,7 +257,7 @@ def evaluate_grounding(
     chains = {'two turns': chain}
     if single_turn:
         chains['single turn'] = chain.at_once()
-    warn_stranger(model, profile, to_tabletops=True)
+    warn_stranger(chain, to_tabletops=True)
     from pixelrefer_ros.evaluation.grounding import ChainAnswers
     from pixelrefer_ros.evaluation.reasoning import BETWEEN, compare, examples, table
 
@@ -332,7 +329,7 @@ def evaluate_dataset(
     chain = need_grounder(load_grounder(model, url, profile, api_key_env, device), '--')
     if single_turn:
         chain = chain.at_once()
-    warn_stranger(model, profile, to_tabletops=False)
+    warn_stranger(chain, to_tabletops=False)
     make_tracker = load_tracker(tracker, tracker_model, device)
     if make_tracker is None:
         raise typer.BadParameter('masks are what is scored: --tracker may not be none')

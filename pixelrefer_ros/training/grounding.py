@@ -1,8 +1,11 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the embedded grounding model from nothing: clips, dense vision, language, both together.
+"""Make the embedded grounding model from nothing: clips, sight, words, both together.
 
-Each stage leaves a save in the output folder and goes on from it when run again.
+Tower and language model agree on how facts are said (``grounding_codes``), so each can learn
+alone: the tower to say what it sees, the language model to reason on what it is told. Then they
+learn to understand each other. Each stage leaves a save in the output folder and goes on from
+it when run again.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pixelrefer_ros.training.grounding_cache import SightCache
 from pixelrefer_ros.training.grounding_config import (
     CLIP_SIZE,
-    FRAMES,
     KEY_SIZE,
     fresh_model,
     save_model,
@@ -25,18 +28,20 @@ from pixelrefer_ros.training.grounding_language import (
     Alignment,
     answer_loss,
     read_batch,
+    run_layers,
     shares_right,
 )
-from pixelrefer_ros.training.grounding_pictures import Sights, draw_sights
+from pixelrefer_ros.training.grounding_pictures import Shown, Sights, flipped
 from pixelrefer_ros.training.grounding_rows import Batch, Row, RowMaker, collate
 from pixelrefer_ros.training.grounding_store import ReasoningStore
-from pixelrefer_ros.training.grounding_vision import GroundingHeads, dense_loss, run_blocks
+from pixelrefer_ros.training.grounding_told import telling_loss, told
+from pixelrefer_ros.training.grounding_vision import GroundingHeads, dense_loss, merge, run_blocks
 from pixelrefer_ros.training.grounding_words import build_tokenizer
 from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
 from pixelrefer_ros.training.processes import run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -47,7 +52,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar('_T')
 ALIGNMENT_WEIGHT = 0.3
-DENSE_WEIGHT = 0.1
+TELLING_WEIGHT = 2.0
+SIGHT_WEIGHT = 0.1
+"""Of what the tower says, beside the answers, in the last stage."""
+_COMPILED_FROM = 100  # steps that repay a compilation
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +64,25 @@ class GroundingRecipe:
 
     Attributes:
         clips: Simulated clips to train on.
-        dense_steps: Tower alone.
-        language_steps: Merger and language model, the tower as it is.
-        joint_steps: Everything together, at a low rate.
-        batch: Clips a step and process.
+        sight_steps: Tower alone: what tokens say.
+        words_steps: Language model alone, on facts that are told it.
+        joint_steps: Everything together.
+        batch: Clips a step and process, for the tower.
+        pictures: Of them, those that also show a key frame.
+        rows: Conversations a step and process, for the language model.
         processes: Processes that share the work, one thread each; 1 on a GPU.
         loaders: Processes that read clips beside each of them; 0 reads in between.
         device: 'cpu' or 'cuda'.
         seed: Of weights and batches.
     """
 
-    clips: int = 12_000
-    dense_steps: int = 12_000
-    language_steps: int = 16_000
-    joint_steps: int = 4000
-    batch: int = 6
+    clips: int = 6000
+    sight_steps: int = 3000
+    words_steps: int = 3000
+    joint_steps: int = 1000
+    batch: int = 16
+    pictures: int = 6
+    rows: int = 8
     processes: int = 2
     loaders: int = 0
     device: str = 'cpu'
@@ -83,9 +95,12 @@ class GroundingRecipe:
             ValueError: One does not make sense.
         """
         for name, value in asdict(self).items():
-            least = 1 if name in ('clips', 'batch', 'processes') else 0
+            least = 1 if name in ('clips', 'batch', 'pictures', 'rows', 'processes') else 0
             if isinstance(value, int) and value < least:
                 raise ValueError(f'{name} is {value}; it must be at least {least}')
+        if self.pictures > self.batch:
+            raise ValueError(f'pictures is {self.pictures}; it must be at most batch, '
+                             f'{self.batch}')
         if self.device not in ('cpu', 'cuda'):
             raise ValueError(f"device is '{self.device}'; it must be cpu or cuda")
 
@@ -127,77 +142,114 @@ class GroundingTrainer:
     """Compute the losses of the stages."""
 
     def __init__(
-        self, model: Qwen2_5_VLForConditionalGeneration, store: ReasoningStore,
+        self, model: Qwen2_5_VLForConditionalGeneration, cache: SightCache,
         tokenizer: PreTrainedTokenizerBase, recipe: GroundingRecipe,
     ) -> None:
         """Create the heads and put everything on the recipe's device."""
-        self._store, self._tokenizer, self._recipe = store, tokenizer, recipe
+        self._cache, self._tokenizer, self._recipe = cache, tokenizer, recipe
         self._device = torch.device(recipe.device)
-        self._rows = RowMaker(store, tokenizer)
+        self._rows = RowMaker(cache.store, tokenizer)
         self._alignment = Alignment(tokenizer)
         torch.manual_seed(recipe.seed)
         self.model = model.to(self._device)
-        if self._device.type == 'cuda':
-            self.model.set_attn_implementation('sdpa')
         self.heads = GroundingHeads(model.config.vision_config.hidden_size).to(self._device)
+        self._run_blocks, self._run_layers = run_blocks, run_layers
+        if max(recipe.sight_steps, recipe.words_steps, recipe.joint_steps) >= _COMPILED_FROM:
+            self._run_blocks = torch.compile(run_blocks, dynamic=False)
+            self._run_layers = torch.compile(run_layers, dynamic=False)
 
-    def dense(self) -> Loss:
-        """Return the loss of telling what patches show and do."""
-        feed = self._feed(self._draw_dense, self._recipe.dense_steps, 1)
+    def sight(self) -> Loss:
+        """Return the loss of saying what patches and tokens show."""
+        feed = self._feed(self._draw_sights, self._recipe.sight_steps, 1)
 
         def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-            sights = feed(step).to(self._device)
-            with self._precision():
-                return dense_loss(
-                    self.heads, run_blocks(self.model, sights.clips, CLIP_SIZE),
-                    run_blocks(self.model, sights.pictures, KEY_SIZE), sights)
+            return self._seen(feed(step).to(self._device))[0]
 
         return loss
 
-    def language(self) -> Loss:
-        """Return the loss of answers, the tower as it is."""
-        return self._answers(self._recipe.language_steps, 2, tower=False)
+    def words(self) -> Loss:
+        """Return the loss of answers about clips whose facts are told."""
+        feed = self._feed(self._draw_told, self._recipe.words_steps, 2)
+
+        def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+            batch, shown, told = feed(step)
+            with self._precision():
+                return self._answered(batch.to(self._device), shown, (
+                    told[0].to(self._device), told[1].to(self._device)))
+
+        return loss
 
     def joint(self) -> Loss:
-        """Return the loss of answers and, a little, of patches."""
-        return self._answers(self._recipe.joint_steps, 3, tower=True)
-
-    def _answers(self, steps: int, number: int, *, tower: bool) -> Loss:
-        feed = self._feed(self._draw_rows, steps, number)
+        """Return the loss of answers about what is seen and, a little, of what is seen."""
+        feed = self._feed(self._draw_rows, self._recipe.joint_steps, 3)
 
         def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
             batch, sights = feed(step)
-            batch, sights = batch.to(self._device), sights.to(self._device)
+            (seen, scores), tokens = self._seen(sights.to(self._device))
             with self._precision():
-                read = read_batch(self.model, batch, sights, tower=tower)
-                answers, said = answer_loss(self.model, batch, read)
-                aligned, scores = self._alignment.loss(self.model, batch, sights, read)
-                total = answers + ALIGNMENT_WEIGHT * aligned
-                if tower:
-                    seen, _scores = dense_loss(self.heads, *read.patches, sights)
-                    total = total + DENSE_WEIGHT * seen
-            scores |= shares_right(batch, said, self._tokenizer)
-            return total, {**scores, 'answers': answers.item(), 'aligned': aligned.item()}
+                answers, more = self._answered(batch.to(self._device), sights, tokens)
+            return answers + SIGHT_WEIGHT * seen, {**scores, **more}
 
         return loss
+
+    def _seen(
+        self, sights: Sights
+    ) -> tuple[tuple[Tensor, dict[str, float]], tuple[Tensor, Tensor]]:
+        """Return the tower's loss with its scores, and the tokens of clips and pictures."""
+        with self._precision():
+            clips = self._run_blocks(self.model, sights.clips, CLIP_SIZE)
+            pictures = self._run_blocks(self.model, sights.pictures, KEY_SIZE)
+            loss, scores = dense_loss(self.heads, clips, pictures, sights)
+            tokens = merge(self.model, clips), merge(self.model, pictures)
+        for part, key in zip(tokens, (False, True), strict=True):
+            off, said = telling_loss(part, sights, key=key)
+            loss = loss + TELLING_WEIGHT * off
+            scores |= {f'said_{name}': score for name, score in said.items()}
+        return (loss, scores), tokens
+
+    def _answered(
+        self, batch: Batch, shown: Shown, tokens: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of answers, with scores."""
+        read = read_batch(self.model, batch, tokens, self._run_layers)
+        answers, said = answer_loss(self.model, batch, read)
+        aligned, scores = self._alignment.loss(self.model, batch, shown, read)
+        scores |= shares_right(batch, said, self._tokenizer)
+        return answers + ALIGNMENT_WEIGHT * aligned, {**scores, 'answers': answers.item()}
 
     def _feed(self, draw: Callable[[np.random.Generator], _T], steps: int, number: int
               ) -> Feed[_T]:
         return Feed(draw, steps, (self._recipe.seed, number, rank()), self._recipe.loaders)
 
-    def _draw_dense(self, rng: np.random.Generator) -> Sights:
-        numbers = [int(i) for i in rng.integers(0, len(self._store), self._recipe.batch)]
-        return draw_sights(self._store, numbers,
-                           [int(i) for i in rng.integers(0, FRAMES, len(numbers))])
+    def _draw_sights(self, rng: np.random.Generator) -> Sights:
+        numbers = rng.integers(0, len(self._cache), self._recipe.batch).tolist()
+        frames = [int(rng.choice(self._cache.kept(n))) for n in numbers[:self._recipe.pictures]]
+        sights = self._cache.draw(numbers, frames)
+        return flipped(sights) if rng.random() < 0.5 else sights
+
+    def _draw_told(
+        self, rng: np.random.Generator
+    ) -> tuple[Batch, Shown, tuple[Tensor, Tensor]]:
+        rows = self._some_rows(rng, kept=False)
+        shown = self._cache.shown([r.number for r in rows], [r.frame for r in rows])
+        tokens = told(shown, key=False, rng=rng)[0], told(shown, key=True, rng=rng)[0]
+        return collate(rows, self._tokenizer.pad_token_id), shown, tokens
 
     def _draw_rows(self, rng: np.random.Generator) -> tuple[Batch, Sights]:
+        rows = self._some_rows(rng, kept=True)
+        sights = self._cache.draw([r.number for r in rows], [r.frame for r in rows])
+        return collate(rows, self._tokenizer.pad_token_id), sights
+
+    def _some_rows(self, rng: np.random.Generator, *, kept: bool) -> list[Row]:
+        """Draw rows; their key frames are ones that are kept as pictures, when they must be."""
         rows: list[Row] = []
-        while len(rows) < self._recipe.batch:
-            row = self._rows.draw(int(rng.integers(len(self._store))), rng)
+        while len(rows) < self._recipe.rows:
+            number = int(rng.integers(len(self._cache)))
+            row = (self._rows.draw(number, rng, self._cache.kept(number)) if kept
+                   else self._rows.draw(number, rng))
             if row is not None:
                 rows.append(row)
-        sights = draw_sights(self._store, [r.number for r in rows], [r.frame for r in rows])
-        return collate(rows, self._tokenizer.pad_token_id), sights
+        return rows
 
     def _precision(self) -> torch.autocast:
         if self._device.type == 'cpu':
@@ -205,23 +257,26 @@ class GroundingTrainer:
         return torch.autocast(self._device.type, torch.bfloat16)
 
 
-def _work(recipe: GroundingRecipe, out: Path, on_log: Log) -> None:
+def _work(recipe: GroundingRecipe, out: Path, stages: Sequence[str], on_log: Log) -> None:
     tokenizer = build_tokenizer()
-    trainer = GroundingTrainer(fresh_model(tokenizer, recipe.seed),
-                               ReasoningStore(out / 'clips', recipe.clips), tokenizer, recipe)
+    cache = SightCache(out / 'clips', recipe.clips, out / 'sights')
+    trainer = GroundingTrainer(fresh_model(tokenizer, recipe.seed), cache, tokenizer, recipe)
     model, heads = trainer.model, trainer.heads
-    modules: dict[str, nn.Module] = {'model': model, 'heads': heads}
-    tower = [*model.model.visual.patch_embed.parameters(),
-             *model.model.visual.blocks.parameters()]
-    speaks = [*model.model.visual.merger.parameters(), *model.model.language_model.parameters()]
-    for name, loss, parameters, steps, lr in (
-        ('dense', trainer.dense, [*tower, *heads.parameters()], recipe.dense_steps, 1.5e-3),
-        ('language', trainer.language, speaks, recipe.language_steps, 1.5e-3),
-        ('joint', trainer.joint, [*tower, *speaks, *heads.parameters()], recipe.joint_steps,
-         3e-4),
-    ):
-        Stage(name, out, modules, parameters, steps, lr, seed=recipe.seed).run(loss(), on_log)
-    if rank() == 0:
+    tower, language = model.model.visual, model.model.language_model
+    made: dict[str, tuple[dict[str, nn.Module], Callable[[], Loss], int, float]] = {
+        'sight': ({'tower': tower, 'heads': heads}, trainer.sight, recipe.sight_steps, 2e-3),
+        'words': ({'language': language}, trainer.words, recipe.words_steps, 2e-3),
+        'joint': ({'model': model, 'heads': heads}, trainer.joint, recipe.joint_steps, 5e-4),
+    }
+    layers = [p for part in (tower.blocks, language.layers) for p in part.parameters()
+              if p.ndim == 2]
+    for name in stages:
+        modules, loss, steps, lr = made[name]
+        parameters = [p for module in modules.values() for p in module.parameters()]
+        trained = {id(p) for p in parameters}
+        Stage(name, out, modules, parameters, steps, lr, seed=recipe.seed,
+              matrices=[p for p in layers if id(p) in trained]).run(loss(), on_log)
+    if rank() == 0 and 'joint' in stages:
         save_model(model, tokenizer, out / 'model')
 
 
@@ -240,5 +295,6 @@ def train_grounding(
     """
     out.mkdir(parents=True, exist_ok=True)
     ReasoningStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
-    run_together(_work, recipe.processes, recipe, out, on_log)
+    SightCache(out / 'clips', recipe.clips, out / 'sights', max(2, recipe.processes))
+    run_together(_work, recipe.processes, recipe, out, ('sight', 'words', 'joint'), on_log)
     return out / 'model'

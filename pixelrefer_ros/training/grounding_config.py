@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from pixelrefer_ros.training.grounding_words import (
-    CLIP_ANCHORS,
-    END,
-    PAD,
-    PICTURE_ANCHORS,
-    UNKNOWN,
+from pixelrefer_ros.training.grounding_codes import (
+    BOX_PERIODS,
+    PARTS,
+    WIDTH,
+    waves,
+    words_in_codes,
 )
+from pixelrefer_ros.training.grounding_words import ANCHORS, CLIP_START, END, PAD, UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +41,10 @@ PATCH = 7
 MERGE = 2
 MAX_NEW_TOKENS = 128
 
-# Of a head's 16 rotary pairs: those that turn with time, row and column.
-_SECTIONS = (2, 7, 7)
-_PLACE_STRENGTH = 3.0
+# Which of a head's 16 rotary pairs turn with time, row, column, time, row, column, ...: every
+# direction has quick pairs, which tell neighbours apart, and slow ones.
+_SECTIONS = (1, 2, 2, 1, 2, 2, 2, 2, 2)
+_PLACE_STRENGTH = {'row': 7.0, 'column': 14.0}
 _ANCHOR_SCORE = 8.0
 
 
@@ -54,7 +56,7 @@ def grounding_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
 
     return Qwen2_5_VLConfig(
         text_config={
-            'vocab_size': len(tokenizer), 'hidden_size': 160, 'intermediate_size': 448,
+            'vocab_size': len(tokenizer), 'hidden_size': WIDTH, 'intermediate_size': 448,
             'num_hidden_layers': 5, 'num_attention_heads': 5, 'num_key_value_heads': 5,
             'max_position_embeddings': 2048, 'tie_word_embeddings': True,
             'rope_parameters': {'rope_type': 'default', 'rope_theta': 40.0,
@@ -64,12 +66,12 @@ def grounding_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
         vision_config={
             'depth': 5, 'hidden_size': 160, 'intermediate_size': 384, 'num_heads': 5,
             'patch_size': PATCH, 'spatial_merge_size': MERGE, 'temporal_patch_size': FRAMES,
-            'out_hidden_size': 160, 'window_size': 112, 'fullatt_block_indexes': list(range(5)),
+            'out_hidden_size': WIDTH, 'window_size': 112, 'fullatt_block_indexes': list(range(5)),
             'tokens_per_second': 2,
             'rope_parameters': {'rope_type': 'axial', 'rope_theta': 10.0},
         },
         image_token_id=token('<|image_pad|>'), video_token_id=token('<|video_pad|>'),
-        vision_start_token_id=token(CLIP_ANCHORS[0]),
+        vision_start_token_id=token(CLIP_START),
         vision_end_token_id=token('<|vision_end|>'), tie_word_embeddings=True,
     )
 
@@ -82,8 +84,7 @@ def fresh_model(
     model = Qwen2_5_VLForConditionalGeneration(grounding_config(tokenizer))
     model.set_attn_implementation('eager')  # its backward pass is the faster one on a CPU
     _start_tower(model)
-    _start_language(model)
-    _start_numbers(model, tokenizer)
+    _start_language(model, tokenizer)
     _start_places(model, tokenizer)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(END)
@@ -152,76 +153,63 @@ def _waves() -> list[tuple[Tensor, float]]:
 
 
 @torch.no_grad()
-def _start_language(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    language = model.model.language_model
-    _scale_matrices(language.layers, len(language.layers))
-    language.embed_tokens.weight.normal_(0, language.config.hidden_size**-0.5)
-
-
-@torch.no_grad()
-def _start_numbers(
+def _start_language(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Start the words of near numbers near each other: waves of their value, some of them."""
-    table = model.model.language_model.embed_tokens.weight
-    width = table.shape[1]
-    numbers = torch.arange(256)
-    ids = torch.tensor(tokenizer.convert_tokens_to_ids([str(int(n)) for n in numbers]))
-    periods = torch.logspace(math.log10(6.0), math.log10(600.0), 10)
-    angles = 2 * math.pi * numbers[:, None] / periods
-    waves = torch.cat([angles.cos(), angles.sin()], 1)
-    turn, _ = torch.linalg.qr(torch.randn(width, waves.shape[1]))
-    table[ids] = 0.4 * table[ids] + waves @ turn.T * waves.shape[1] ** -0.5 * 2**0.5
+    """Start words that name facts as the codes of these, others anywhere."""
+    language = model.model.language_model
+    _scale_matrices(language.layers, len(language.layers))
+    table = language.embed_tokens.weight
+    table.normal_(0, WIDTH**-0.5)
+    for word, code in words_in_codes().items():
+        number = 0.5 if word.isdigit() else 0.0  # numbers are words as well
+        at = tokenizer.convert_tokens_to_ids(word)
+        table[at] = code + number * table[at]
 
 
 @torch.no_grad()
 def _start_places(
     model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Start heads of the first layer telling tokens that see in which row and column they are.
+    """Start two heads of the first layer telling tokens that see where in the picture they are.
 
-    Rotary positions are in no value: a token knows its place only by how much it looks at
-    what. Each of these heads looks at two anchors before the picture, at the first the more
-    the farther it is along one side; their values are opposite.
+    Rotary positions are in no value: they only say how far away something is. As many tokens
+    before its row's (its column's) number as there are anchors, a token that sees finds the
+    anchor of that number, which holds the place in pixels.
     """
     layer = model.model.language_model.layers[0]
     attention, dim = layer.self_attn, layer.self_attn.head_dim
     frequency = model.model.language_model.rotary_emb.inv_freq
     table = model.model.language_model.embed_tokens.weight
-    base = dim // 2 - 1  # turns slowest: the score of both anchors whatever the place
-    pairs = {'row': sum(_SECTIONS[:1]), 'column': sum(_SECTIONS[:2])}
-    merged = {'row': (112 // 14, 168 // 14), 'column': (168 // 14, 224 // 14)}
-    for head, (anchors, side) in enumerate(
-            (anchors, side) for anchors in (CLIP_ANCHORS, PICTURE_ANCHORS)
-            for side in ('row', 'column')):
+    mark = torch.zeros(WIDTH)
+    mark[PARTS['row'].stop:] = 1.0
+    mark /= mark.norm()
+    middles = PATCH * MERGE * (torch.arange(len(ANCHORS)) + 0.5)
+    for i, at in enumerate(tokenizer.convert_tokens_to_ids(list(ANCHORS))):
+        table[at] = mark
+        table[at, PARTS['column']] = waves(middles[i], BOX_PERIODS)
+    turns = [side for n, count in enumerate(_SECTIONS)
+             for side in [('time', 'row', 'column')[n % 3]] * count]
+    loud = WIDTH**0.5 * 2**-0.5  # of mark and of place, after the norm
+    for head, side in enumerate(('row', 'column')):
         part = slice(head * dim, (head + 1) * dim)
-        ids = tokenizer.convert_tokens_to_ids(list(anchors))
-        count = merged[side][head // 2]
-        # The fastest pair of the side that turns by less than half a circle over it.
-        start = pairs[side]
-        pair = next(i for i in range(start, start + 7)
-                    if frequency[i] * count < 0.8 * math.pi or i == start + 6)
-        middle = float(frequency[pair]) * (count / 2 + 1.5)
-        for projection in (attention.q_proj, attention.k_proj):
-            projection.weight[part] *= 0.2
+        query, key = torch.zeros(dim), torch.zeros(dim)
+        for pair in (n for n, turned in enumerate(turns) if turned == side):
+            size = (_PLACE_STRENGTH[side] * dim**0.5) ** 0.5
+            angle = -float(frequency[pair]) * len(ANCHORS)
+            query[pair], query[pair + dim // 2] = size * math.cos(angle), size * math.sin(angle)
+            key[pair] = size
+        slow = max(n for n, turned in enumerate(turns) if turned == 'time')
+        query[slow] = key[slow] = (_ANCHOR_SCORE * dim**0.5) ** 0.5
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            projection.weight[part] *= 0.1
             projection.bias[part] = 0
-        scale = dim**0.25
-        query = attention.q_proj.bias[part]
-        query[base] = scale * _ANCHOR_SCORE**0.5
-        # The score of the first anchor goes with the sine of how far behind the middle it is.
-        query[pair] = scale * _PLACE_STRENGTH**0.5 * math.cos(-middle - math.pi / 2)
-        query[pair + dim // 2] = scale * _PLACE_STRENGTH**0.5 * math.sin(-middle - math.pi / 2)
-        width = table.shape[1]
-        for number, token in enumerate(ids):
-            direction = table[token] / table[token].norm() * width**-0.5
-            key = torch.zeros(dim)
-            key[base] = scale * _ANCHOR_SCORE**0.5
-            if number == 0:
-                key[pair] = scale * _PLACE_STRENGTH**0.5
-            attention.k_proj.weight[part] += key[:, None] * direction
-            value = torch.zeros(dim)
-            value[:4] = 2.0 if number == 0 else -2.0
-            attention.v_proj.weight[part] += value[:, None] * direction
+        attention.q_proj.bias[part] = query
+        attention.k_proj.weight[part] += key[:, None] * mark / loud
+        copied = torch.arange(2 * len(BOX_PERIODS))
+        attention.v_proj.weight[part][copied, PARTS['column'].start + copied] += 1 / loud
+        attention.o_proj.weight[:, part] *= 0.1
+        attention.o_proj.weight[PARTS[side].start + copied, head * dim + copied] += 1.0
 
 
 def save_model(

@@ -11,10 +11,9 @@ import torch
 from torch.nn import functional
 
 from pixelrefer_ros.simulation.reasoning_story import ROLES
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE
-from pixelrefer_ros.training.grounding_pictures import Sights, labels, looks_of
+from pixelrefer_ros.training.grounding_config import KEY_SIZE
+from pixelrefer_ros.training.grounding_pictures import Shown, iou, labels, looks_of
 from pixelrefer_ros.training.grounding_rows import HEADS
-from pixelrefer_ros.training.grounding_vision import iou, merge, run_blocks
 from pixelrefer_ros.training.grounding_words import STEP_PX
 from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from pixelrefer_ros.training.grounding_rows import Batch
 
-LOOKS_LAYER = 2
-"""After so many layers tokens that see are near the words for what they show."""
 BOX_LAYER, STORY_LAYER = 3, 4
 """Layers whose heads speak of where a thing's box ends, and of what it does and when."""
 ROLE_WORDS = {'stay': 'stays', 'move': 'moves', 'hit by': 'moves', 'go': 'not', 'fall': 'falls',
@@ -42,37 +39,62 @@ class Read:
     Attributes:
         hidden: Per layer, (B, L, D) what goes in; the last is what comes out of all.
         out: (B, L, D) after the last norm.
-        patches: (B, L1, V) of the clips, (B, L2, V) of the key frames.
     """
 
-    hidden: tuple[Tensor, ...]
+    hidden: list[Tensor]
     out: Tensor
-    patches: tuple[Tensor, Tensor]
+
+
+def run_layers(
+    model: Qwen2_5_VLForConditionalGeneration, x: Tensor, place: Tensor, mask: Tensor
+) -> list[Tensor]:
+    """Run the language model's layers; the arithmetic is that of transformers.
+
+    Args:
+        model: The model.
+        x: (B, L, D) what goes in.
+        place: (3, B, L) positions.
+        mask: (B, 1, L, L), added to the scores.
+
+    Returns:
+        What goes into each layer, and what comes out of the last, (B, L, D) each.
+    """
+    language, hidden = model.model.language_model, [x]
+    cos, sin = (part[:, None] for part in language.rotary_emb(x, place))
+    for layer in language.layers:
+        attention, normed = layer.self_attn, layer.input_layernorm(x)
+        q, k, v = (project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+                   for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k = (part * cos + torch.cat([-part[..., part.shape[-1] // 2:],
+                                        part[..., :part.shape[-1] // 2]], -1) * sin
+                for part in (q * attention.scaling, k))
+        scores = q @ k.transpose(-1, -2) + mask
+        read = scores.softmax(-1).to(v.dtype) @ v
+        x = x + attention.o_proj(read.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        hidden.append(x)
+    return hidden
 
 
 def read_batch(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, *,
-    tower: bool = True,
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, tokens: tuple[Tensor, Tensor],
+    layers: Callable[..., list[Tensor]] = run_layers,
 ) -> Read:
     """Run the model over rows.
 
     Args:
         model: The model.
         batch: The rows.
-        sights: Their clips and key frames, on the model's device.
-        tower: Whether gradients reach the tower's blocks.
+        tokens: (B, n, D) of their clips and (B, m, D) of their key frames.
+        layers: ``run_layers``, or a compiled one.
     """
-    with torch.set_grad_enabled(tower and torch.is_grad_enabled()):
-        patches = (run_blocks(model, sights.clips, CLIP_SIZE),
-                   run_blocks(model, sights.pictures, KEY_SIZE))
     language = model.model.language_model
     embeds = language.embed_tokens(batch.ids)
     each = torch.arange(len(batch.ids), device=embeds.device)[:, None]
-    for at, part in ((batch.clip_at, patches[0]), (batch.key_at, patches[1])):
-        embeds = embeds.index_put((each, at), merge(model, part).to(embeds.dtype))
-    made = language(inputs_embeds=embeds, attention_mask=batch.mask.to(embeds.dtype),
-                    position_ids=batch.place, use_cache=False, output_hidden_states=True)
-    return Read(made.hidden_states, made.last_hidden_state, patches)
+    for at, part in zip((batch.clip_at, batch.key_at), tokens, strict=True):
+        embeds = embeds.index_put((each, at), part.to(embeds.dtype))
+    hidden = layers(model, embeds, batch.place, batch.mask)
+    return Read(hidden, language.norm(hidden[-1]))
 
 
 def answer_loss(
@@ -89,12 +111,11 @@ def answer_loss(
 
 
 class Alignment:
-    """Make tokens that see speak the words of the language model, beside its own loss.
+    """Make some heads say words of what they look at, beside the answers' own loss.
 
-    After two layers a token is nearest, among the colour words, to the colour of what it shows,
-    and so on. Of one head each, the values say where the box ends, when a thing starts and
-    stops, what it does and how it looks; naming is then copying. And where such a word is said
-    next, the head must look at the thing.
+    Of one head each, the values say where a thing's box ends, when it starts and stops, what it
+    does and how it looks; naming is then copying. And where such a word is said next, the head
+    must look at the thing.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -114,13 +135,13 @@ class Alignment:
                                       for role in (*ROLES, 'hit by')])
 
     def loss(
-        self, model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, read: Read
+        self, model: Qwen2_5_VLForConditionalGeneration, batch: Batch, shown: Shown, read: Read
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and how often each is right, of the tokens that show a thing."""
         each = torch.arange(len(batch.ids), device=batch.ids.device)[:, None]
         table = model.model.language_model.embed_tokens.weight.float()
         loss, scores = table.new_zeros(()), {}
-        looks = [looks_of(clip) for clip in sights.facts]
+        looks = [looks_of(clip) for clip in shown.facts]
 
         def add(name: str, said: Tensor, words: Tensor, target: Tensor, blur: float = 0) -> None:
             nonlocal loss
@@ -143,30 +164,24 @@ class Alignment:
             return torch.stack([labels(look[fact], part)
                                 for look, part in zip(looks, cells, strict=True)])
 
-        for at, cells, part in ((batch.clip_at, sights.first_cells, 'clip'),
-                                (batch.key_at, sights.picture_cells, 'key')):
-            tokens = read.hidden[LOOKS_LAYER][each, at].float()
-            tokens = functional.rms_norm(tokens, tokens.shape[-1:])
-            for fact, words in self._looks.items():
-                add(f'{part}_{fact}', tokens, words, of_cells(fact, cells))
         story = read.hidden[STORY_LAYER][each, batch.clip_at]
         for fact in ('start', 'stop'):
-            target = of_cells(fact, sights.first_cells)
+            target = of_cells(fact, shown.first_cells)
             target = torch.where(target > 0, target - 1, IGNORE)  # class 0: never
             add(fact, _values(model, story, STORY_LAYER, HEADS[fact]), self._frames, target, 0.5)
-        role = of_cells('role', sights.first_cells)
+        role = of_cells('role', shown.first_cells)
         role = torch.where(role == IGNORE, IGNORE, self._role_of[role.clamp(min=0)])
         add('role', _values(model, story, STORY_LAYER, HEADS['role']), self._roles, role)
         named = _values(model, story, STORY_LAYER, HEADS['looks'])
         for fact, words in self._looks.items():
-            add(f'named_{fact}', named, words, of_cells(fact, sights.first_cells))
+            add(f'named_{fact}', named, words, of_cells(fact, shown.first_cells))
         boxes = read.hidden[BOX_LAYER][each, batch.key_at]
         for head, name in enumerate(('x1', 'y1', 'x2', 'y2')):
             target = torch.stack([
                 labels((box[:, head] / STEP_PX).round().long().tolist(), cells)
-                for box, cells in zip(sights.boxes, sights.picture_cells, strict=True)])
+                for box, cells in zip(shown.boxes, shown.picture_cells, strict=True)])
             add(name, _values(model, boxes, BOX_LAYER, head), self._steps, target, _BLUR_STEPS)
-        pointing, mass = pointer_loss(model, batch, sights, read)
+        pointing, mass = pointer_loss(model, batch, shown, read)
         return loss + pointing, {**scores, **mass}
 
 
@@ -182,7 +197,7 @@ def _values(
 
 
 def pointer_loss(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, sights: Sights, read: Read
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, shown: Shown, read: Read
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss of looking elsewhere than at the thing a word is read off.
 
@@ -191,8 +206,8 @@ def pointer_loss(
     """
     total, parts = read.out.new_zeros((), dtype=torch.float32), {}
     for name, in_key, number, at, cells in (
-        ('point_key', True, BOX_LAYER, batch.key_at, sights.picture_cells),
-        ('point_clip', False, STORY_LAYER, batch.clip_at, sights.first_cells),
+        ('point_key', True, BOX_LAYER, batch.key_at, shown.picture_cells),
+        ('point_clip', False, STORY_LAYER, batch.clip_at, shown.first_cells),
     ):
         found = [(b, p.token, p.head, cells[b] == p.thing) for b, row in enumerate(batch.rows)
                  for p in row.pointers if p.in_key == in_key]

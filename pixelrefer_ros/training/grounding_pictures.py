@@ -81,20 +81,36 @@ def shown_in(numbers: NDArray[np.uint8], size: tuple[int, int], cell: int) -> ND
 
 
 @dataclass(slots=True)
-class Sights:
-    """Hold clips and one picture of each, cut into patches, with what they show.
+class Shown:
+    """Say what the tokens of clips, and of one picture of each of the first P, show.
+
+    Attributes:
+        first_cells: (B, L1 / 4) thing each token of a clip shows in the first frame, BACKGROUND
+            or IGNORE.
+        picture_cells: (P, L2 / 4) the same for the pictures.
+        first_boxes: Per clip, (N, 4) float32 boxes of all things in the first frame, in pixels
+            of the clip as it is shown.
+        boxes: The same for the picture, in its pixels.
+        facts: The clips' facts.
+    """
+
+    first_cells: Tensor
+    picture_cells: Tensor
+    first_boxes: list[Tensor]
+    boxes: list[Tensor]
+    facts: list[ReasoningClip]
+
+
+@dataclass(slots=True)
+class Sights(Shown):
+    """Hold clips and pictures cut into patches, with what they show.
 
     Attributes:
         clips: (B, L1, 3 * 16 * 49) uint8.
-        pictures: (B, L2, 3 * 49) uint8.
+        pictures: (P, L2, 3 * 49) uint8.
         first: (B, L1) thing each patch shows in the first frame, BACKGROUND or IGNORE.
         last: (B, L1) the same for the last frame.
-        picture: (B, L2) the same for the picture.
-        first_cells: (B, L1 / 4) the same as ``first`` per token.
-        picture_cells: (B, L2 / 4) the same as ``picture`` per token.
-        boxes: Per clip, (N, 4) float32 boxes of all things in the picture, in its pixels.
-        frames: (B,) which frame each picture is.
-        facts: The clips' facts.
+        picture: (P, L2) the same for the pictures.
     """
 
     clips: Tensor
@@ -102,15 +118,24 @@ class Sights:
     first: Tensor
     last: Tensor
     picture: Tensor
-    first_cells: Tensor
-    picture_cells: Tensor
-    boxes: list[Tensor]
-    frames: list[int]
-    facts: list[ReasoningClip]
 
     def to(self, device: torch.device) -> Sights:
         """Return the same with the patches on a device; what they show stays on the CPU."""
         return replace(self, clips=self.clips.to(device), pictures=self.pictures.to(device))
+
+
+def boxes_shown(clip: ReasoningClip, frame: int, shown: tuple[int, int], size: tuple[int, int]
+                ) -> Tensor:
+    """Return the boxes of all things in a sampled frame, (N, 4), in pixels as it is shown.
+
+    Args:
+        clip: The facts.
+        frame: Number of the sampled frame.
+        shown: Width and height it is shown with.
+        size: Width and height it was rendered with.
+    """
+    scale = torch.tensor([shown[0] / size[0], shown[1] / size[1]]).repeat(2)
+    return torch.from_numpy(clip.boxes[clip.sampled[frame]]) * scale
 
 
 def draw_sights(store: ReasoningStore, numbers: Sequence[int], frames: Sequence[int]) -> Sights:
@@ -130,10 +155,45 @@ def draw_sights(store: ReasoningStore, numbers: Sequence[int], frames: Sequence[
         parts['picture_cells'].append(shown_in(masks[2], KEY_SIZE, token).ravel())
     made = {name: torch.from_numpy(np.stack(values)) for name, values in parts.items()}
     facts = [store.facts(number) for number in numbers]
-    scale = torch.tensor([KEY_SIZE[0] / store.size[0], KEY_SIZE[1] / store.size[1]]).repeat(2)
-    boxes = [torch.from_numpy(clip.boxes[clip.sampled[frame]]) * scale
-             for clip, frame in zip(facts, frames, strict=True)]
-    return Sights(**made, boxes=boxes, frames=list(frames), facts=facts)
+    return Sights(
+        **made, facts=facts,
+        first_boxes=[boxes_shown(clip, 0, CLIP_SIZE, store.size) for clip in facts],
+        boxes=[boxes_shown(clip, frame, KEY_SIZE, store.size)
+               for clip, frame in zip(facts, frames, strict=True)])
+
+
+def _grid(values: Tensor, columns: int, side: int) -> Tensor:
+    """Return (B, L, ...) patches in reading order, (B, rows, columns, ...); undoes ``blocks``."""
+    parts = values.unflatten(1, (-1, columns // side, side, side)).transpose(2, 3)
+    return parts.flatten(3, 4).flatten(1, 2)
+
+
+def _mirrored(values: Tensor, width: int, cell: int) -> Tensor:
+    """Mirror what is said of cells of a picture ``width`` pixels wide, (B, L, ...)."""
+    columns, side = width // cell, MERGE if cell == PATCH else 1
+    grid = _grid(values, columns, side).flip(2)
+    parts = grid.unflatten(2, (columns // side, side)).unflatten(1, (-1, side)).transpose(2, 3)
+    return parts.flatten(1, 4)
+
+
+def flipped(sights: Sights) -> Sights:
+    """Return the mirror images; the facts that tell left from right are not changed."""
+    def pixels(patches: Tensor, width: int) -> Tensor:
+        cut = patches.unflatten(-1, (-1, PATCH)).flip(-1).flatten(-2)
+        return _mirrored(cut, width, PATCH)
+
+    def boxes(given: list[Tensor], width: int) -> list[Tensor]:
+        return [torch.stack([width - box[:, 2], box[:, 1], width - box[:, 0], box[:, 3]], 1)
+                for box in given]
+
+    token, clip, key = PATCH * MERGE, CLIP_SIZE[0], KEY_SIZE[0]
+    return replace(
+        sights, clips=pixels(sights.clips, clip), pictures=pixels(sights.pictures, key),
+        first=_mirrored(sights.first, clip, PATCH), last=_mirrored(sights.last, clip, PATCH),
+        picture=_mirrored(sights.picture, key, PATCH),
+        first_cells=_mirrored(sights.first_cells, clip, token),
+        picture_cells=_mirrored(sights.picture_cells, key, token),
+        first_boxes=boxes(sights.first_boxes, clip), boxes=boxes(sights.boxes, key))
 
 
 def looks_of(clip: ReasoningClip) -> dict[str, list[int]]:
@@ -159,3 +219,11 @@ def labels(table: Sequence[int], shown: Tensor, background: int = IGNORE) -> Ten
     """
     found = torch.tensor([*table, background])[shown.clamp(min=BACKGROUND)]
     return torch.where(shown == IGNORE, IGNORE, found)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersections over unions of (N, 4) boxes x1, y1, x2, y2."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    shared = (high - low).clamp(min=0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (a, b)]
+    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-6)

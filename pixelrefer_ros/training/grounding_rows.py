@@ -21,8 +21,9 @@ from pixelrefer_ros.simulation.reasoning_questions import questions
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
 from pixelrefer_ros.training.grounding_words import (
-    CLIP_ANCHORS,
-    PICTURE_ANCHORS,
+    ANCHORS,
+    CLIP_START,
+    PICTURE_START,
     UNKNOWN,
     box_answer,
     key_frame_answer,
@@ -44,6 +45,7 @@ DECIDING_WEIGHT = 3.0
 UNKNOWN_SHARE = 0.05
 """Of the questions about looks, those that ask for a word it does not know."""
 TOKEN_PX = PATCH * MERGE
+LENGTH_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +172,32 @@ class RowMaker:
         self._joins = {self._token(word) for word in ('at', ',', '.')}
         self._unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
 
-    def draw(self, number: int, rng: np.random.Generator) -> Row | None:
-        """Draw a row from a clip; None when no question of it has a target."""
+    def draw(
+        self, number: int, rng: np.random.Generator, frames: Sequence[int] = range(FRAMES)
+    ) -> Row | None:
+        """Draw a row from a clip; None when no question of it has a target to be seen.
+
+        Args:
+            number: Which clip.
+            rng: Chooses questions and key frame.
+            frames: Those that the key frame may be.
+        """
         clip = self._store.facts(number)
         asked = questions(clip, rng, self._asked, held_out=self._held_out)
         there = [q for q in asked if q.target is not None]
         if not there:
             return None
         leading = there[int(rng.integers(len(there)))]
-        frame = leading.key
         assert leading.target is not None
-        if rng.random() < 0.3:  # another frame may be chosen that shows it
-            seen = [i for i, there in enumerate(clip.actors[leading.target].visible) if there]
+        seen = [i for i in frames if clip.actors[leading.target].visible[i]]
+        if not seen:
+            return None
+        frame = leading.key
+        if frame not in seen or rng.random() < 0.3:  # another may be chosen that shows it
             frame = int(rng.choice(seen))
         row = Row(number, frame)
         first = row.branch(-1)
-        row.say(first, self._encode('<|im_start|>user' + ''.join(CLIP_ANCHORS)))
+        row.say(first, self._encode(''.join(('<|im_start|>user', CLIP_START, *ANCHORS))))
         row.clip_at = row.show(first, self._token('<|video_pad|>'), CLIP_SIZE)
         row.say(first, self._encode('<|vision_end|>'))
         # The one that goes on comes last: the others are of no concern to what follows.
@@ -229,7 +241,7 @@ class RowMaker:
     ) -> None:
         """Add the key frame and ask for the boxes in it, the target's first."""
         node = row.branch(after)
-        row.say(node, self._encode('<|im_start|>user' + ''.join(PICTURE_ANCHORS)))
+        row.say(node, self._encode(''.join(('<|im_start|>user', PICTURE_START, *ANCHORS))))
         row.key_at = row.show(node, self._token('<|image_pad|>'), KEY_SIZE)
         row.say(node, self._encode('<|vision_end|>'))
         others = [int(k) for k in rng.permutation(len(clip.actors)) if k != target]
@@ -349,8 +361,8 @@ def sees(row: Row) -> Tensor:
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Pad rows to one length."""
-    longest = max(len(row.ids) for row in rows)
+    """Pad rows to one length, of few that occur: what is compiled is so for each."""
+    longest = -(-max(len(row.ids) for row in rows) // LENGTH_STEP) * LENGTH_STEP
     ids = torch.full((len(rows), longest), pad)
     place = torch.zeros(3, len(rows), longest, dtype=torch.int64)
     weight = torch.zeros(len(rows), longest)

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAD, END = '<|endoftext|>', '<|im_end|>'
-CLIP_ANCHORS = ('<|vision_start|>', '<|clip_corner|>')
-PICTURE_ANCHORS = ('<|picture_start|>', '<|picture_corner|>')
-"""Stand before what is seen: tokens that see tell by these where in the picture they are."""
-SPECIAL = (PAD, '<|im_start|>', END, *CLIP_ANCHORS, *PICTURE_ANCHORS, '<|vision_end|>',
+CLIP_START, PICTURE_START = '<|vision_start|>', '<|picture_start|>'
+ANCHORS = tuple(f'<|at_{i}|>' for i in range(16))
+"""Stand before what is seen, one per row and column of tokens: a token that sees finds at a
+fixed distance before it the anchor that tells its row, and that which tells its column."""
+SPECIAL = (PAD, '<|im_start|>', END, CLIP_START, PICTURE_START, *ANCHORS, '<|vision_end|>',
            '<|image_pad|>', '<|video_pad|>')
 UNKNOWN = '<unk>'
 MAX_NUMBER = 255
@@ -49,14 +50,15 @@ _STORY = (
     'assistant system ( ) \' " - ! ?'
 )
 
+_ANCHORED = ''.join(ANCHORS)
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}<|im_start|>{{ message.role + '\\n' }}"
     '{%- if message.content is string -%}{{ message.content }}'
     '{%- else -%}{%- for part in message.content -%}'
     "{%- if part.type == 'image' -%}"
-    '<|picture_start|><|picture_corner|><|image_pad|><|vision_end|>'
+    f'{PICTURE_START}{_ANCHORED}<|image_pad|><|vision_end|>'
     "{%- elif part.type == 'video' -%}"
-    '<|vision_start|><|clip_corner|><|video_pad|><|vision_end|>'
+    f'{CLIP_START}{_ANCHORED}<|video_pad|><|vision_end|>'
     '{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{%- endif -%}'
     "{{ '<|im_end|>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"

@@ -91,6 +91,7 @@ class Stage:
         parameters: What is trained.
         steps: How many.
         lr: Peak learning rate.
+        matrices: Those of the parameters that Muon trains, AdamW the others.
         weight_decay: On matrices only.
         seed: Of the batches; each process adds its number.
         save_every: Steps between saves.
@@ -103,6 +104,7 @@ class Stage:
     parameters: list[nn.Parameter]
     steps: int
     lr: float
+    matrices: list[nn.Parameter] = field(default_factory=list)
     weight_decay: float = 0.02
     seed: int = 0
     save_every: int = 200
@@ -118,22 +120,20 @@ class Stage:
             step_loss: Takes a source of randomness and the step; returns loss and scores.
             on_log: Called with stage, step, steps and the mean scores.
         """
-        optimizer = torch.optim.AdamW(
-            [{'params': [p for p in self.parameters if p.ndim > 1],
-              'weight_decay': self.weight_decay},
-             {'params': [p for p in self.parameters if p.ndim <= 1], 'weight_decay': 0.0}],
-            lr=self.lr, betas=(0.9, 0.98))
-        step, rng = self._resume(optimizer)
+        optimizers = self._optimizers()
+        step, rng = self._resume(optimizers)
         meter, began = Meter(), time.monotonic()
         while step < self.steps:
-            for group in optimizer.param_groups:
-                group['lr'] = self.lr * warm_cosine(step, self.steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group['lr'] = self.lr * warm_cosine(step, self.steps)
+                optimizer.zero_grad()
             loss, scores = step_loss(rng, step)
-            optimizer.zero_grad()
             loss.backward()
             average_gradients(self.parameters)
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             step += 1
             meter.add({'loss': loss.item(), **scores})
             if step % self.log_every == 0 or step == self.steps:
@@ -145,12 +145,26 @@ class Stage:
                         file.write(json.dumps(line) + '\n')
                     on_log(self.name, step, self.steps, means)
             if step % self.save_every == 0 or step == self.steps:
-                self._save(step, rng, optimizer)
+                self._save(step, rng, optimizers)
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        muon = {id(p) for p in self.matrices}
+        others = [p for p in self.parameters if id(p) not in muon]
+        made: list[torch.optim.Optimizer] = [torch.optim.AdamW(
+            [{'params': [p for p in others if p.ndim > 1], 'weight_decay': self.weight_decay},
+             {'params': [p for p in others if p.ndim <= 1], 'weight_decay': 0.0}],
+            lr=self.lr, betas=(0.9, 0.98))]
+        if muon:
+            made.append(torch.optim.Muon(self.matrices, lr=self.lr,
+                                         weight_decay=self.weight_decay,
+                                         adjust_lr_fn='match_rms_adamw'))
+        return made
 
     def _file(self) -> Path:
         return self.folder / f'{self.name}.pt'
 
-    def _save(self, step: int, rng: np.random.Generator, optimizer: Any) -> None:
+    def _save(self, step: int, rng: np.random.Generator,
+              optimizers: list[torch.optim.Optimizer]) -> None:
         states: list[Any] = [None] * world()
         if world() > 1:
             distributed.all_gather_object(states, rng.bit_generator.state)
@@ -158,19 +172,21 @@ class Stage:
             states = [rng.bit_generator.state]
         if rank() == 0:
             path = self._file()
-            torch.save({'step': step, 'rng': states, 'optimizer': optimizer.state_dict(),
+            torch.save({'step': step, 'rng': states,
+                        'optimizers': [o.state_dict() for o in optimizers],
                         **{f'module.{k}': m.state_dict() for k, m in self.modules.items()}},
                        path.with_suffix('.tmp'))
             path.with_suffix('.tmp').replace(path)
 
-    def _resume(self, optimizer: Any) -> tuple[int, np.random.Generator]:
+    def _resume(self, optimizers: list[torch.optim.Optimizer]) -> tuple[int, np.random.Generator]:
         rng = np.random.default_rng([self.seed, rank()])
         if not self._file().exists():
             return 0, rng
         saved = torch.load(self._file(), weights_only=False)
         for name, module in self.modules.items():
             module.load_state_dict(saved[f'module.{name}'])
-        optimizer.load_state_dict(saved['optimizer'])
+        for optimizer, state in zip(optimizers, saved['optimizers'], strict=True):
+            optimizer.load_state_dict(state)
         if rank() < len(saved['rng']):
             rng.bit_generator.state = saved['rng'][rank()]
         return int(saved['step']), rng

@@ -8,15 +8,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('mujoco', reason='needs the extra [sim]')
 
 from pixelrefer_ros.training.grounding import Feed, GroundingRecipe, train_grounding
+from pixelrefer_ros.training.grounding_cache import SightCache
+from pixelrefer_ros.training.grounding_pictures import draw_sights
 from pixelrefer_ros.training.grounding_store import ReasoningStore
 from tests.rendering import needs_rendering
 
-SMALL = GroundingRecipe(clips=4, dense_steps=1, language_steps=1, joint_steps=1, batch=2,
-                        processes=1)
+SMALL = GroundingRecipe(clips=4, sight_steps=1, words_steps=1, joint_steps=1, batch=3,
+                        pictures=2, rows=2, processes=1)
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +48,7 @@ def test_the_recipe_leaves_a_model_that_the_chain_asks(made) -> None:
 def test_every_stage_logs_and_a_finished_run_is_not_run_again(made) -> None:
     out, folder = made
     lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
-    assert [line['stage'] for line in lines] == ['dense', 'language', 'joint']
+    assert [line['stage'] for line in lines] == ['sight', 'words', 'joint']
     assert all(np.isfinite(line['loss']) for line in lines)
     before = (folder / 'model.safetensors').read_bytes()
     assert train_grounding(out, SMALL) == folder
@@ -71,6 +74,24 @@ def test_clips_come_back_as_they_were_rendered(made) -> None:
         store.facts(SMALL.clips)
 
 
+@needs_rendering
+def test_clips_kept_as_patches_are_those_of_the_pictures(made) -> None:
+    out, _ = made
+    cache = SightCache(out / 'clips', SMALL.clips, out / 'sights')
+    numbers = [2, 1, 3]
+    frames = [cache.kept(2)[1], cache.kept(1)[0], cache.kept(3)[4]]
+    kept, drawn = cache.draw(numbers, frames), draw_sights(cache.store, numbers, frames)
+    for part in ('clips', 'pictures', 'first', 'last', 'picture', 'first_cells',
+                 'picture_cells'):
+        torch.testing.assert_close(getattr(kept, part), getattr(drawn, part), rtol=0, atol=0)
+    for part in ('first_boxes', 'boxes'):
+        for mine, other in zip(getattr(kept, part), getattr(drawn, part), strict=True):
+            torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    fewer = cache.draw(numbers, frames[:1])
+    assert len(fewer.clips) == 3
+    torch.testing.assert_close(fewer.pictures, drawn.pictures[:1], rtol=0, atol=0)
+
+
 def test_a_batch_is_the_same_whoever_draws_it() -> None:
     def draw(rng: np.random.Generator) -> float:
         return float(rng.random())
@@ -85,3 +106,5 @@ def test_recipes_that_make_no_sense_are_refused() -> None:
         GroundingRecipe(batch=0)
     with pytest.raises(ValueError, match='cpu or cuda'):
         GroundingRecipe(device='tpu')
+    with pytest.raises(ValueError, match='at most batch'):
+        GroundingRecipe(batch=2, pictures=3)

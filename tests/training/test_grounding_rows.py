@@ -62,6 +62,12 @@ def path_to(row, answer):
     return sees(row)[answer.end - 1].nonzero().flatten().tolist()
 
 
+def tokens_of(model, sights):
+    """Return what the tower makes of clips and of pictures."""
+    return tuple(merge(model, run_blocks(model, patches, size)) for patches, size in (
+        (sights.clips, CLIP_SIZE), (sights.pictures, KEY_SIZE)))
+
+
 @pytest.fixture(scope='module')
 def prompt(chat, store, row, tokenizer):
     """Return the whole conversation of a row's first box as the model is given it."""
@@ -131,7 +137,7 @@ def test_a_branch_is_read_as_if_it_were_alone(prompt, store, row, chat) -> None:
     batch = collate([other, row], chat.processor.tokenizer.pad_token_id)
     sights = draw_sights(store, [other.number, row.number], [other.frame, row.frame])
     with torch.no_grad():
-        made = grounding_language.read_batch(chat.model, batch, sights)
+        made = grounding_language.read_batch(chat.model, batch, tokens_of(chat.model, sights))
         mine = chat.model.lm_head(made.out[1, path[-1]])
         theirs = chat.model(**given.inputs).logits[0, -1]
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
@@ -176,7 +182,7 @@ def test_looks_are_computed_as_the_model_does(store, row, chat) -> None:
     sights = draw_sights(store, [row.number], [row.frame])
     chat.model.set_attn_implementation('eager')
     with torch.no_grad():
-        made = grounding_language.read_batch(chat.model, batch, sights)
+        made = grounding_language.read_batch(chat.model, batch, tokens_of(chat.model, sights))
         tokens = torch.tensor([len(row.ids) - 1, row.answers[0].start])
         mine = grounding_language._attention(
             chat.model, batch, made, 3, (torch.zeros(2, dtype=torch.int64), tokens),
