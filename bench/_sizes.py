@@ -142,7 +142,7 @@ def tokenizer(wanted: RegionModelConfig, texts: Sequence[str] = ()) -> PreTraine
         wanted.one_object_prefix_image, wanted.one_object_prefix_video,
         wanted.many_objects_prefix_image, wanted.many_objects_prefix_video,
     )  # fmt: skip
-    spoken = ' '.join((*templates, *texts, 'user assistant Time s object'))
+    spoken = ' '.join((*templates, *texts, 'user assistant Time s object region'))
     words = sorted({*re.findall(_PIECES, spoken), *_SIGNS, *'0123456789'})
     listed = [*_SPECIAL, *(word for word in words if word not in _SPECIAL)]
     listed += [f'word{number}' for number in range(wanted.vocab_size - len(listed))]

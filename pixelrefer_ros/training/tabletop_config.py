@@ -41,7 +41,7 @@ def tabletop_config(tokenizer: PreTrainedTokenizerBase) -> PixelReferConfig:
         describe_prompt_image='Describe it.', describe_prompt_video='Describe it.',
         one_object_prefix_image='Object: {objects}.', one_object_prefix_video='Object: {objects}.',
         many_objects_prefix_image='Objects: {objects}.',
-        many_objects_prefix_video='Objects: {objects}.',
+        many_objects_prefix_video='Objects: {objects}.', object_noun_image='object',
         region_token_index=tokenizer.convert_tokens_to_ids(REGION_TOKEN),
         bos_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -110,8 +110,12 @@ def test_empty_and_tiny_masks_of_a_picture_are_asked_about(
     frames, _ = clip(1)
     empty = RegionClip('a', (0,), [np.zeros((60, 80), np.uint8)])
     tiny = RegionClip('b', (0,), [box_mask(59, 79, 1, 1)])
-    assert describer.answer('Same?', frames, [empty, tiny]).tokens_out > 0
+    assert describer.answer('Is {b} like {a}?', frames, [empty, tiny]).tokens_out > 0
     assert asked[0].count('<REGION>') == 16
+    assert content(asked[0]) == (
+        f'There are two regions in the image: <region0>[{TOKENS}], <region1>[{TOKENS}]. '
+        'Is <region1> like <region0>?'
+    )
 
 
 def test_own_wording_comes_from_the_config(

@@ -30,6 +30,13 @@ def test_names_become_places() -> None:
     assert found == 'Is <object1> on <object0>? <object1>!'
 
 
+def test_pictures_have_regions() -> None:
+    assert prompts.name_objects('Is {cup} red?', ['cup'], 'region') == 'Is <region0> red?'
+    assert prompts.introduction('{objects}!', '{objects}?', 2, 'region') == (
+        '<region0><region>, <region1><region>?')
+    assert prompts.say_region_ids('<region1> is red.', ['cup', 'plate']) == 'plate is red.'
+
+
 def test_unknown_name_says_which_are_known() -> None:
     with pytest.raises(ValueError, match=r'\{dog\} names no region .* it has \{cup\}'):
         prompts.name_objects('Where is {dog}?', ['cup'])

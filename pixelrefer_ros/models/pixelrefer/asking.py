@@ -106,16 +106,17 @@ def question(request: Request, config: RegionModelConfig, *, needs_regions: bool
         PixelReferError: BAD_REQUEST.
     """
     video = len(request.frames) > 1
+    noun = config.object_noun_video if video else config.object_noun_image
     if request.task == Task.DESCRIBE:
         text = config.describe_prompt_video if video else config.describe_prompt_image
         if prompts.REGION_MARK not in text:
             text = f'{introduction(config, 1, video=video)} {text}'
         if request.text:
-            text = f'{text} {named(request.text, request.regions)}'
+            text = f'{text} {named(request.text, request.regions, noun)}'
         return text
     if not request.text.strip():
         raise PixelReferError(ErrorCode.BAD_REQUEST, 'the question is empty')
-    words = named(request.text, request.regions)
+    words = named(request.text, request.regions, noun)
     if request.regions:
         return f'{introduction(config, len(request.regions), video=video)} {words}'
     if needs_regions:
@@ -125,21 +126,24 @@ def question(request: Request, config: RegionModelConfig, *, needs_regions: bool
 
 def introduction(config: RegionModelConfig, count: int, *, video: bool) -> str:
     """Return the model's sentence that introduces ``count`` objects."""
-    one, many = (
-        (config.one_object_prefix_video, config.many_objects_prefix_video)
+    one, many, noun = (
+        (config.one_object_prefix_video, config.many_objects_prefix_video,
+         config.object_noun_video)
         if video
-        else (config.one_object_prefix_image, config.many_objects_prefix_image)
+        else (config.one_object_prefix_image, config.many_objects_prefix_image,
+              config.object_noun_image)
     )
-    return prompts.introduction(one, many, count)
+    return prompts.introduction(one, many, count, noun)
 
 
-def named(text: str, regions: Sequence[RegionClip]) -> str:
+def named(text: str, regions: Sequence[RegionClip], noun: str = 'object') -> str:
     """Put ``<objectK>`` for the regions a text names.
 
     Raises:
         PixelReferError: BAD_REQUEST for a name that is no region, or for marks in the text.
     """
     try:
-        return prompts.name_objects(text.strip(), [region.region_id for region in regions])
+        return prompts.name_objects(
+            text.strip(), [region.region_id for region in regions], noun)
     except ValueError as error:
         raise PixelReferError(ErrorCode.BAD_REQUEST, str(error)) from error

@@ -63,6 +63,8 @@ class RegionModelConfig(Qwen2Config):
         one_object_prefix_video: The same for a video.
         many_objects_prefix_image: Sentence that introduces several; ``{count}`` becomes a word.
         many_objects_prefix_video: The same for a video.
+        object_noun_image: What ``<objectK>`` is called in a picture: 'object' or 'region'.
+        object_noun_video: The same for a video.
     """
 
     kind: ClassVar[str] = 'PixelRefer'
@@ -100,10 +102,12 @@ class RegionModelConfig(Qwen2Config):
 
     describe_prompt_image: str = 'Please describe the region <region> in the image in detail.'
     describe_prompt_video: str = 'Please describe <object0> in the video in detail.'
-    one_object_prefix_image: str = 'There is an object in the image: {objects}.'
+    one_object_prefix_image: str = 'There is a region in the image: {objects}.'
     one_object_prefix_video: str = 'There is an object in the video: {objects}.'
-    many_objects_prefix_image: str = 'There are {count} objects in the image: {objects}.'
+    many_objects_prefix_image: str = 'There are {count} regions in the image: {objects}.'
     many_objects_prefix_video: str = 'There are {count} objects in the video: {objects}.'
+    object_noun_image: str = 'region'
+    object_noun_video: str = 'object'
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill the tower in and check the sizes.
@@ -129,6 +133,9 @@ class RegionModelConfig(Qwen2Config):
             'min_pixels',
         )
         self._check_not_below(0, 'object_margin', 'working_long_side')
+        for name in ('object_noun_image', 'object_noun_video'):
+            if getattr(self, name) not in ('object', 'region'):
+                raise ValueError(f"{name} is '{getattr(self, name)}', must be object or region")
 
     @property
     def tower_config(self) -> VideoLlama3VisionConfig:

@@ -30,7 +30,7 @@ NUMBER_WORDS = (
     'eleven', 'twelve',
 )  # fmt: skip
 
-_OBJECT = re.compile(r'<object(\d+)>')
+_OBJECT = re.compile(r'<(?:object|region)(\d+)>')
 _NAME = re.compile(r'\{([^{}]*)\}')
 
 
@@ -70,8 +70,13 @@ def fill_regions(text: str, regions: Sequence[str]) -> str:
     )
 
 
-def name_objects(text: str, region_ids: Sequence[str]) -> str:
+def name_objects(text: str, region_ids: Sequence[str], noun: str = 'object') -> str:
     """Replace ``{region_id}`` by ``<objectK>``, K being its place among the regions.
+
+    Args:
+        text: The text.
+        region_ids: The regions.
+        noun: What the model calls them: 'object' or 'region'.
 
     Raises:
         ValueError: A name is no region, or the text holds marks that are not words.
@@ -87,13 +92,13 @@ def name_objects(text: str, region_ids: Sequence[str]) -> str:
         if match[1] not in places:
             known = ', '.join('{' + region_id + '}' for region_id in region_ids)
             raise ValueError(f'{match[0]} names no region of this question; it has {known}')
-        return f'<object{places[match[1]]}>'
+        return f'<{noun}{places[match[1]]}>'
 
     return _NAME.sub(replace, text)
 
 
 def say_region_ids(text: str, region_ids: Sequence[str]) -> str:
-    """Replace ``<objectK>`` in the model's words by the id of region K, where there is one."""
+    """Replace ``<objectK>`` or ``<regionK>`` in the model's words by region K's id, if any."""
 
     def replace(match: re.Match[str]) -> str:
         place = int(match[1])
@@ -102,15 +107,16 @@ def say_region_ids(text: str, region_ids: Sequence[str]) -> str:
     return _OBJECT.sub(replace, text)
 
 
-def introduction(one: str, many: str, count: int) -> str:
+def introduction(one: str, many: str, count: int, noun: str = 'object') -> str:
     """Return the sentence that introduces ``count`` objects.
 
     Args:
         one: Template for a single object, with ``{objects}``.
         many: Template for several, with ``{count}`` and ``{objects}``.
         count: How many.
+        noun: What the model calls them: 'object' or 'region'.
     """
-    objects = ', '.join(f'<object{place}>{REGION_MARK}' for place in range(count))
+    objects = ', '.join(f'<{noun}{place}>{REGION_MARK}' for place in range(count))
     word = NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else str(count)
     template = one if count == 1 else many
     return template.replace('{count}', word).replace('{objects}', objects)
