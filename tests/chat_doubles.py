@@ -73,11 +73,13 @@ class ScriptedChatModel:
         name: str = 'scripted-chat',
         shows_video: bool = True,
         log_prob: float = math.log(0.5),
+        remote: bool = False,
     ) -> None:
         """Set what to say, and the attributes of a chat model."""
         self.name = name
         self.shows_video = shows_video
         self.picture_multiple = 1
+        self.remote = remote
         self.log_prob = log_prob
         self.script = list(script)
         self.calls: list[ChatCall] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pixelrefer_ros.core import masks
-from pixelrefer_ros.core.describer import RegionDescriber, Request, VisionStats
+from pixelrefer_ros.core.describer import LanguageStats, RegionDescriber, Request, VisionStats
 from pixelrefer_ros.core.regions import region_mask
 from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import (
@@ -65,6 +65,7 @@ class ScriptedDescriber(RegionDescriber):
         batches: How many requests came together, call by call.
         seen: What ``vision_stats`` returns. A frame is a picture, and so is each region in it;
             those it was not shown before are misses.
+        read: What ``language_stats`` returns.
         seconds: What preprocessing, vision and language took, as each utterance says.
         ahead: Frames that were to be looked at before anything was asked.
         on_ahead: Called with each of them; may raise.
@@ -92,6 +93,7 @@ class ScriptedDescriber(RegionDescriber):
         self.calls: list[Call] = []
         self.batches: list[int] = []
         self.seen = VisionStats(max_bytes=1 << 20)
+        self.read = LanguageStats()
         self.seconds = (0.001, 0.002, 0.003)
         self.ahead: list[Frame] = []
         self.on_ahead: Callable[[Frame], None] = lambda _: None
@@ -139,6 +141,10 @@ class ScriptedDescriber(RegionDescriber):
     def vision_stats(self) -> VisionStats:
         """Return what is set, and what was counted since."""
         return self.seen
+
+    def language_stats(self) -> LanguageStats:
+        """Return what is set."""
+        return self.read
 
     def _look(self, pictures: Sequence[tuple[str, int, str]]) -> int:
         """Look at pictures; return how many of them are known."""

@@ -89,11 +89,13 @@ class ChatModel(Protocol):
         shows_video: Whether a turn may hold a Video; pictures always work.
         picture_multiple: Sides of pictures must be multiples of it, in pixels; 1 when any size
             will do, or it is not known.
+        remote: Whether it runs elsewhere, so that a reply takes time and no work here.
     """
 
     name: str
     shows_video: bool
     picture_multiple: int
+    remote: bool
 
     def reply(
         self,

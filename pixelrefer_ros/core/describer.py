@@ -58,6 +58,23 @@ class VisionStats:
     max_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LanguageStats:
+    """Count what was read of prompts, and what did not have to be read again.
+
+    Attributes:
+        hits: Tokens that were read before, or together with another prompt.
+        misses: Tokens that had to be read.
+        held_bytes: What the keys and values take that are kept for the next call.
+        max_bytes: What they may take.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    held_bytes: int = 0
+    max_bytes: int = 0
+
+
 class RegionDescriber(Protocol):
     """Describe regions and answer questions about them; called by one thread at a time.
 
@@ -103,6 +120,10 @@ class RegionDescriber(Protocol):
         ...
 
     def vision_stats(self) -> VisionStats:
+        """Return the counts so far; may be called from any thread."""
+        ...
+
+    def language_stats(self) -> LanguageStats:
         """Return the counts so far; may be called from any thread."""
         ...
 

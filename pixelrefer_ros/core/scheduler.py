@@ -29,6 +29,7 @@ class Ticket(Generic[T]):
             queue is full; None for jobs that must be answered.
         entered_s: When it came.
         held_until_s: Not run before this time, unless released.
+        lane: What it runs in: jobs of different lanes run side by side.
         stop: Why it was canceled while it ran; None while nobody wants it to stop.
     """
 
@@ -39,6 +40,7 @@ class Ticket(Generic[T]):
     entered_s: float
     held_until_s: float
     arrival: int
+    lane: str = ''
     stop: tuple[ErrorCode, str] | None = None
 
     def rank(self) -> tuple[int, float, int]:
@@ -72,13 +74,17 @@ class SchedulerCounts:
 class Scheduler(Generic[T]):
     """Keep the jobs that wait, and those that run together.
 
+    Jobs of one lane run one after the other or together, and those of another are neither
+    before nor behind them in the line. Whoever takes jobs takes them of one lane, or of all as
+    if they were one.
+
     The caller gives the time, so that tests and replays have their own. All methods may be
     called from any thread; each is atomic, so a job is either still waiting when it is
     canceled, and the canceler has it, or it runs, and is asked to stop.
     """
 
     def __init__(self, max_size: int) -> None:
-        """Set how many jobs may wait."""
+        """Set how many jobs may wait in each lane."""
         self._max_size = max_size
         self._condition = threading.Condition()
         self._waiting: list[Ticket[T]] = []
@@ -97,11 +103,12 @@ class Scheduler(Generic[T]):
         key: Hashable | None = None,
         held_until_s: float = -math.inf,
         admitted: bool = False,
+        lane: str = '',
     ) -> tuple[Ticket[T], Ticket[T] | None]:
         """Take in a job.
 
         A job with a key takes the place in the line of the waiting one with the same key, so
-        that jobs replaced often are not put off for ever. When the queue is full, the
+        that jobs replaced often are not put off for ever. When its lane is full, the
         last in line of those with a key gives way to a job that ranks before it. A job that was
         admitted before, and comes as the rest of itself, needs no room.
 
@@ -114,15 +121,16 @@ class Scheduler(Generic[T]):
         with self._condition:
             self._arrivals += 1
             ticket = Ticket(
-                payload, priority, deadline_s, key, now_s, held_until_s, self._arrivals
+                payload, priority, deadline_s, key, now_s, held_until_s, self._arrivals, lane
             )
-            out = next((t for t in self._waiting if key is not None and t.key == key), None)
+            line = _of_lane(self._waiting, lane)
+            out = next((t for t in line if key is not None and t.key == key), None)
             if out is not None:
                 ticket.arrival = out.arrival
                 ticket.entered_s = out.entered_s
                 self._counts.replaced += 1
-            elif len(self._waiting) >= self._max_size and not admitted:
-                keyed = [t for t in self._waiting if t.key is not None]
+            elif len(line) >= self._max_size and not admitted:
+                keyed = [t for t in line if t.key is not None]
                 out = max(keyed, key=Ticket.rank, default=None)
                 if out is None or out.rank() < ticket.rank():
                     self._counts.refused += 1
@@ -142,6 +150,7 @@ class Scheduler(Generic[T]):
         self,
         now_s: float,
         joins: Callable[[Sequence[Ticket[T]], Ticket[T]], bool] | None = None,
+        lane: str | None = None,
     ) -> list[Ticket[T]]:
         """Hand out the job that is next, and those that run together with it.
 
@@ -152,6 +161,7 @@ class Scheduler(Generic[T]):
             joins: Says whether the job that is next in line runs together with those before it.
                 The first that does not is the end, so that no job overtakes another. Called
                 under the lock, so it must not call the scheduler. None: one job alone.
+            lane: Which lane they are taken from; None for all.
 
         Returns:
             First in line first; none when none is due.
@@ -160,15 +170,20 @@ class Scheduler(Generic[T]):
             RuntimeError: Those before have not all been ended.
         """
         with self._condition:
-            if self._running:
+            if _of_lane(self._running, lane):
                 raise RuntimeError('end the jobs that run before taking others')
-            for ticket in sorted(self._due(now_s), key=Ticket.rank):
-                if self._running and not (joins and joins(self._running, ticket)):
+            due = [
+                t for t in _of_lane(self._waiting, lane) if t.held_until_s <= now_s < t.deadline_s
+            ]
+            taken: list[Ticket[T]] = []
+            for ticket in sorted(due, key=Ticket.rank):
+                if taken and not (joins and joins(taken, ticket)):
                     break
-                self._running.append(ticket)
-            self._waiting = [t for t in self._waiting if t not in self._running]
-            self._counts.taken += len(self._running)
-            return list(self._running)
+                taken.append(ticket)
+            self._waiting = [t for t in self._waiting if t not in taken]
+            self._running += taken
+            self._counts.taken += len(taken)
+            return taken
 
     def end(self, ticket: Ticket[T]) -> None:
         """Note that a job that was handed out runs no longer."""
@@ -210,19 +225,20 @@ class Scheduler(Generic[T]):
             return self._remove(out)
 
     def position(self, ticket: Ticket[T]) -> int:
-        """Return how many jobs go before this one, the running ones included."""
+        """Return how many jobs of its lane go before this one, the running ones included."""
         with self._condition:
-            ahead = sum(t.rank() < ticket.rank() for t in self._waiting)
-            return ahead + sum(t is not ticket for t in self._running)
+            line = _of_lane(self._waiting, ticket.lane)
+            ahead = sum(t.rank() < ticket.rank() for t in line)
+            return ahead + sum(t is not ticket for t in _of_lane(self._running, ticket.lane))
 
-    def waiting(self) -> list[Ticket[T]]:
-        """Return the jobs that wait, first in line first."""
+    def waiting(self, lane: str | None = None) -> list[Ticket[T]]:
+        """Return the jobs that wait in a lane, or in all, first in line first."""
         with self._condition:
-            return sorted(self._waiting, key=Ticket.rank)
+            return sorted(_of_lane(self._waiting, lane), key=Ticket.rank)
 
     @property
     def running(self) -> list[Ticket[T]]:
-        """Return the jobs that run, first in line first."""
+        """Return the jobs that run; of a lane, first in line first."""
         with self._condition:
             return list(self._running)
 
@@ -240,13 +256,17 @@ class Scheduler(Generic[T]):
                 c.entered, c.refused, c.replaced, c.displaced, c.expired, c.canceled, c.taken
             )
 
-    def next_event_s(self) -> float:
-        """Return when a waiting job is next due or past its deadline; infinity if never."""
+    def next_event_s(self, lane: str | None = None) -> float:
+        """Return when a waiting job is next due or past its deadline; infinity if never.
+
+        Args:
+            lane: Of which lane; None for all.
+        """
         with self._condition:
             return min(
                 (
                     min(t.deadline_s, t.held_until_s if t.held_until_s > -math.inf else math.inf)
-                    for t in self._waiting
+                    for t in _of_lane(self._waiting, lane)
                 ),
                 default=math.inf,
             )
@@ -266,9 +286,6 @@ class Scheduler(Generic[T]):
         with self._condition:
             self._wake()
 
-    def _due(self, now_s: float) -> list[Ticket[T]]:
-        return [t for t in self._waiting if t.held_until_s <= now_s < t.deadline_s]
-
     def _wake(self) -> None:
         self._version += 1
         self._condition.notify_all()
@@ -276,3 +293,8 @@ class Scheduler(Generic[T]):
     def _remove(self, out: list[Ticket[T]]) -> list[Ticket[T]]:
         self._waiting = [t for t in self._waiting if t not in out]
         return sorted(out, key=Ticket.rank)
+
+
+def _of_lane(tickets: Sequence[Ticket[T]], lane: str | None) -> list[Ticket[T]]:
+    """Return the tickets of a lane; all for None."""
+    return [ticket for ticket in tickets if lane is None or ticket.lane == lane]

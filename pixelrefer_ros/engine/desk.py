@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import NS_PER_S, ErrorCode, PixelReferError, Task
 from pixelrefer_ros.engine.cameras import Camera
-from pixelrefer_ros.engine.jobs import DescribeJob, Job, QueryJob
+from pixelrefer_ros.engine.jobs import SEARCH, SPEAK, DescribeJob, Job, QueryJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -48,6 +48,8 @@ class Desk:
         describer: RegionDescriber,
         clock: Callable[[], float],
         on_dropped: Callable[[], None],
+        *,
+        searches_apart: bool,
     ) -> None:
         """Open.
 
@@ -58,6 +60,7 @@ class Desk:
             describer: Says what it wants to see.
             clock: Steady seconds.
             on_dropped: Called for every description that gives way.
+            searches_apart: Whether GROUND queries are looked for in a lane of their own.
         """
         self._config = config
         self._cameras = cameras
@@ -69,6 +72,7 @@ class Desk:
         )
         self._clock = clock
         self._on_dropped = on_dropped
+        self._search_lane = SEARCH if searches_apart else SPEAK
         self._open = True
         self._found: dict[str, list[str]] = {}  # ids by camera, in the order they were found
 
@@ -110,6 +114,7 @@ class Desk:
             priority=query.priority,
             deadline_s=now_s + deadline_s,
             held_until_s=-math.inf if job.clip else now_s + self._config.pending_s,
+            lane=self._search_lane if job.searches else SPEAK,
         )
         if displaced is not None:
             self._on_dropped()
@@ -129,11 +134,11 @@ class Desk:
             found: What it found.
 
         Returns:
-            The ticket of the rest of the query, and what was forgotten for the region.
+            The ticket of the rest of the query, and what went wrong or was forgotten for the
+            region.
 
         Raises:
-            PixelReferError: The query was to stop, or, as of ``Binder``, the key frame has left
-                the buffer.
+            PixelReferError: The query was to stop.
         """
         if ticket.stop is not None:
             raise PixelReferError(*ticket.stop)
@@ -141,8 +146,13 @@ class Desk:
         camera = self._cameras.find(ticket.payload.camera)
         now_s = self._clock()
         left_s = ticket.deadline_s - now_s
+        lost = ''
         job = QueryJob(camera.name, ticket.payload.handle, None, found=found)
-        self._settle(job, camera, new=True)
+        try:
+            self._settle(job, camera, new=True)
+        except PixelReferError as error:  # the key frame has left the buffer meanwhile
+            lost = f"'{found.region.region_id}' is not followed: {error}"
+            job = QueryJob(camera.name, job.handle, found.key_clip(), found=found)
         rest, _ = self._scheduler.put(
             job,
             now_s=now_s,
@@ -154,6 +164,8 @@ class Desk:
             else now_s + min(_FOLLOWED_WITHIN_S, _FOLLOWED_WITHIN * left_s),
             admitted=True,
         )
+        if lost:
+            return rest, [lost]
         problems = self._keep_found(camera, found)
         self.queue_due(camera)
         return rest, problems

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import logging
-import operator
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.scheduler import Scheduler
@@ -23,6 +21,7 @@ from pixelrefer_ros.engine.outbox import Outbox
 from pixelrefer_ros.engine.results import failed_answer
 from pixelrefer_ros.engine.runner import Runner
 from pixelrefer_ros.engine.statistics import collect
+from pixelrefer_ros.engine.supply import Supply
 from pixelrefer_ros.engine.types import QueryHandle
 from pixelrefer_ros.engine.views import Views
 
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.core.tracker import RegionTracker
     from pixelrefer_ros.core.types import Answer, Description, Frame, Query, Region, Track
     from pixelrefer_ros.engine.cameras import Camera
-    from pixelrefer_ros.engine.clips import Clip
-    from pixelrefer_ros.engine.grounding import Found, Grounder
+    from pixelrefer_ros.engine.grounding import Grounder
     from pixelrefer_ros.engine.jobs import Job
     from pixelrefer_ros.engine.types import EngineConfig, EngineStats
 
@@ -45,10 +43,10 @@ _log = logging.getLogger(__name__)
 class Engine(Views):
     """Keep the video, follow and describe regions as they come, and answer queries.
 
-    Inputs may come from any thread and return quickly. The model runs in one thread and the
-    trackers in another between ``start`` and ``stop`` (live), or both in that of the caller of
-    ``step`` (lock-step). With a clock that follows the bag and ``record_timings=False``, equal
-    inputs and steps give equal results.
+    Inputs may come from any thread and return quickly. Between ``start`` and ``stop`` (live) the
+    models run in one thread, the trackers in another, and a remote grounder is waited for in a
+    third; or all runs in that of the caller of ``step`` (lock-step). With a clock that follows
+    the bag and ``record_timings=False``, equal inputs and steps give equal results.
 
     Every submitted query gets exactly one answer. Callbacks are called without locks held,
     from those threads or from the thread whose call ended the query; what they raise is
@@ -85,8 +83,9 @@ class Engine(Views):
                 own.
             make_tracker: Makes what follows the regions of one camera; called again when one
                 has failed. None: regions are only where they are given.
-            grounder: Finds what GROUND queries speak of, in the thread of the describer. None:
-                they are refused.
+            grounder: Finds what GROUND queries speak of, one at a time; in the thread of the
+                describer, with which it shares the device, unless it is remote. None: they are
+                refused.
             on_tracks: Gets every kept frame of a camera once the tracker has been through it,
                 with the tracks of the regions it follows in the order they came. When regions
                 are given for that frame or catch up with it later, it comes again. Frames may
@@ -109,6 +108,7 @@ class Engine(Views):
             describer,
             clock,
             self._outbox.count_dropped,
+            searches_apart=grounder is not None and grounder.remote,
         )
         self._following = Following(
             self._cameras.choose(None),
@@ -119,21 +119,7 @@ class Engine(Views):
             on_tracks,
             self._tracked,
         )
-        self._runner = Runner(
-            describer,
-            config,
-            self._scheduler,
-            self._outbox,
-            clock,
-            self._prepare,
-            self._following.catch_up,
-            grounder,
-            self._follow_up,
-            lambda camera: self._cameras.find(camera).newest_ns() or 0,
-            self._next_ahead,
-            self._forgotten,
-        )
-        self._ahead = Ahead(
+        ahead = Ahead(
             self._cameras.choose(None),
             config.look_ahead,
             round(config.window_s * NS_PER_S),
@@ -141,7 +127,19 @@ class Engine(Views):
             describer.vision_stats,
             self._desk.will_ask,
         )
-        self._vision_stats = describer.vision_stats
+        supply = Supply(
+            self._cameras,
+            self._desk,
+            ahead,
+            self._following,
+            self._scheduler,
+            self._outbox,
+            self._lock,
+        )
+        self._runner = Runner(
+            describer, grounder, config, self._scheduler, self._outbox, clock, supply
+        )
+        self._describer = describer
         self._grounds = grounder is not None
 
     # Frames and regions
@@ -361,7 +359,7 @@ class Engine(Views):
         with self._lock:
             cameras = {one.name: one.stats() for one in self._cameras.choose(None)}
         return collect(
-            cameras, self._scheduler, self._outbox, self._clock(), self._vision_stats()
+            cameras, self._scheduler, self._outbox, self._clock(), self._describer
         )
 
     # Called back by the parts
@@ -369,20 +367,6 @@ class Engine(Views):
     def _cancel(self, handle: QueryHandle) -> None:
         waiting = self._desk.cancel(handle, 'canceled')
         self._outbox.fail(waiting, ErrorCode.CANCELED, 'canceled')
-
-    def _prepare(self, job: Job) -> Clip | None:
-        with self._lock:
-            return self._desk.prepare(job)
-
-    def _follow_up(self, ticket: Ticket[Job], found: Found) -> None:
-        with self._lock:
-            rest, problems = self._desk.follow_up(ticket, found)
-        self._following.wake()
-        self._outbox.problem(*problems)
-        if ticket.stop is not None:  # a cancel came between
-            code, message = ticket.stop
-            waiting = self._scheduler.cancel(partial(operator.is_, rest), code, message)
-            self._outbox.fail(waiting, code, message)
 
     def _tracked(self, camera: Camera) -> None:
         with self._lock:
@@ -393,14 +377,6 @@ class Engine(Views):
             self._outbox.progress(handle, 'track', text, 0)
         self._scheduler.wake()  # there may be a frame to look ahead at
         self._outbox.refuse(unbound)
-
-    def _next_ahead(self) -> Frame | None:
-        with self._lock:
-            return self._ahead.next()
-
-    def _forgotten(self) -> None:
-        with self._lock:
-            self._ahead.clear()
 
     # Parts of the above
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer GROUND queries: find what words speak of, follow it, describe it, show the evidence.
 
-The chain of two turns runs as one job. What it found is given to the tracker as any region is,
-and the query waits, without holding the model up, until it has been followed through its
-window; then a second job describes it (ReVSeg, arXiv 2512.02835; PixelRefer-Lite).
+The chain of two turns runs as one job, beside the others when a server does the work. What it
+found is given to the tracker as any region is, and the query waits, without holding the model up,
+until it has been followed through its window; then a second job describes it (ReVSeg,
+arXiv 2512.02835; PixelRefer-Lite).
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class Grounder(Protocol):
     @property
     def name(self) -> str:
         """Return the name of the model, as it appears in the results."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Return whether the model runs elsewhere, so that others may run here meanwhile."""
         ...
 
     def ground(

@@ -75,6 +75,9 @@ class DescribeJob:
 
 Job = QueryJob | DescribeJob
 
+SPEAK, SEARCH = '', 'search'
+"""Lanes: of what the describer says, and of what is looked for by a server."""
+
 
 def size(job: Job) -> int:
     """Return how many things a job asks of the describer, as far as that is settled."""

@@ -12,7 +12,7 @@ from pixelrefer_ros.engine.types import EngineStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pixelrefer_ros.core.describer import VisionStats
+    from pixelrefer_ros.core.describer import RegionDescriber
     from pixelrefer_ros.core.scheduler import Scheduler
     from pixelrefer_ros.engine.jobs import Job
     from pixelrefer_ros.engine.outbox import Outbox
@@ -24,7 +24,7 @@ def collect(
     scheduler: Scheduler[Job],
     outbox: Outbox,
     now_s: float,
-    vision: VisionStats,
+    describer: RegionDescriber,
 ) -> EngineStats:
     """Return the counts of an engine, and the state of its queue.
 
@@ -33,7 +33,7 @@ def collect(
         scheduler: The queue.
         outbox: Where the results went.
         now_s: Time on the steady clock.
-        vision: What the describer says of its feature cache.
+        describer: Says what it saw and read, and how much of that it knew.
     """
     waiting = scheduler.waiting()
     oldest_s = min((ticket.entered_s for ticket in waiting), default=math.inf)
@@ -50,5 +50,6 @@ def collect(
         latency_p50_ms=p50_ms,
         latency_p95_ms=p95_ms,
         mean_batch=outbox.mean_batch(),
-        vision=vision,
+        vision=describer.vision_stats(),
+        language=describer.language_stats(),
     )

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.core.describer import VisionStats
+from pixelrefer_ros.core.describer import LanguageStats, VisionStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class EngineConfig:
         describe_period_s: Time between descriptions of a region; 0 describes it once.
         region_ttl_s: How long a region is known after it was given or seen last.
         max_regions: Regions known at a time, per camera.
-        queue_size: Jobs that may wait.
+        queue_size: Jobs that may wait, and as many again for a remote grounder.
         max_batch: How many regions and questions the describer is asked about together; 1 for
             one at a time. Live, what has to see more joins only as far as ``Pace`` has room.
         look_ahead: What is encoded while nothing is asked, live only: 'never' nothing,
@@ -158,6 +158,7 @@ class EngineStats:
         latency_p95_ms: 95th percentile of the same.
         mean_batch: How many things the last 256 calls of the describer asked on average.
         vision: What the describer encoded, and what it did not have to.
+        language: What it read, and what it did not have to.
     """
 
     cameras: Mapping[str, CameraStats] = field(default_factory=dict)
@@ -171,6 +172,7 @@ class EngineStats:
     latency_p95_ms: float = 0.0
     mean_batch: float = 0.0
     vision: VisionStats = field(default_factory=VisionStats)
+    language: LanguageStats = field(default_factory=LanguageStats)
 
 
 class QueryHandle:

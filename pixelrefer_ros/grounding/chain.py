@@ -105,6 +105,16 @@ class GroundingChain:
         """Return the name of the model; a server may tell it late."""
         return self._model.name
 
+    @property
+    def remote(self) -> bool:
+        """Return whether the model runs elsewhere."""
+        return self._model.remote
+
+    @property
+    def profile(self) -> Profile:
+        """Return how the model is asked."""
+        return self._profile
+
     def trouble(self) -> str:
         """Return why the model cannot reply now; '' when it can, as far as is known."""
         return self._model.trouble()

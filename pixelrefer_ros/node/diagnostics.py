@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-    from pixelrefer_ros.core.describer import VisionStats
+    from pixelrefer_ros.core.describer import LanguageStats, VisionStats
     from pixelrefer_ros.core.types import Track
     from pixelrefer_ros.engine import CameraStats, EngineStats
     from pixelrefer_ros.node.camera import CameraReport
@@ -87,6 +87,7 @@ class Diagnostics:
                     self._tracking(name, newest, stats.cameras[name], model.get('tracker', ''))
                 )
             array.status.append(self._vision(stats.vision))
+            array.status.append(self._language(stats.language))
             array.status.append(self._queue(stats, problems))
         self._publisher.publish(array)
 
@@ -161,22 +162,17 @@ class Diagnostics:
         return self._status(f'tracking {name}'.strip(), level, message, values)
 
     def _vision(self, seen: VisionStats) -> Any:
-        held_mib, max_mib = seen.held_bytes / _MIB, seen.max_bytes / _MIB
-        looked_at = seen.hits + seen.misses
-        part = seen.hits / looked_at if looked_at else 0.0
-        return self._status(
-            'vision',
-            DiagnosticStatus.OK,
-            f'{part:.0%} of {looked_at} pictures were known, {held_mib:.0f} of {max_mib:.0f} MiB '
-            'held',
-            {
-                'pictures known': seen.hits,
-                'pictures encoded': seen.misses,
-                'images encoded ahead': seen.encoded_ahead,
-                'held [MiB]': f'{held_mib:.1f}',
-                'of [MiB]': f'{max_mib:.1f}',
-            },
-        )
+        values = {
+            'pictures known': seen.hits,
+            'pictures encoded': seen.misses,
+            'images encoded ahead': seen.encoded_ahead,
+            **_held(seen),
+        }
+        return self._status('vision', DiagnosticStatus.OK, _known(seen, 'pictures'), values)
+
+    def _language(self, read: LanguageStats) -> Any:
+        values = {'tokens known': read.hits, 'tokens read': read.misses, **_held(read)}
+        return self._status('language', DiagnosticStatus.OK, _known(read, 'tokens'), values)
 
     def _queue(self, stats: EngineStats, problems: tuple[int, str]) -> Any:
         count, last = problems
@@ -198,6 +194,22 @@ class Diagnostics:
                 'last problem': last,
             },
         )
+
+
+def _known(stats: VisionStats | LanguageStats, what: str) -> str:
+    """Say how much was known before, and what it takes to know it."""
+    count = stats.hits + stats.misses
+    part = stats.hits / count if count else 0.0
+    held_mib, max_mib = stats.held_bytes / _MIB, stats.max_bytes / _MIB
+    return f'{part:.0%} of {count} {what} were known, {held_mib:.0f} of {max_mib:.0f} MiB held'
+
+
+def _held(stats: VisionStats | LanguageStats) -> dict[str, str]:
+    """Return how much is kept, and how much may be."""
+    return {
+        'held [MiB]': f'{stats.held_bytes / _MIB:.1f}',
+        'of [MiB]': f'{stats.max_bytes / _MIB:.1f}',
+    }
 
 
 def judge_tracking(stats: CameraStats, counts: Mapping[TrackState, int]) -> tuple[bytes, str]:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import (
     ConditionReachedException,
     ShutdownException,
@@ -71,6 +72,8 @@ class TransportExecutor(SingleThreadedExecutor):
                 timeout_sec, None, self._stopping.is_set
             )
         except (ConditionReachedException, ShutdownException, TimeoutException):
+            return
+        except InvalidHandle:  # a transition has destroyed what was about to be waited for
             return
         if isinstance(getattr(entity, 'callback_group', None), SlowCallbackGroup):
             self._slow.submit(self._run_slow, handler)

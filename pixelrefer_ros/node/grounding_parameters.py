@@ -21,7 +21,8 @@ class GroundingParameters:
     grounding_model: str = _parameter(
         'grounding.model',
         '',
-        'Vision language model that answers GROUND queries: a folder, or a hub name fetched with '
+        "Vision language model that answers GROUND queries: 'tabletop' (embedded; it knows "
+        'simulated tabletops and nothing else), a folder, or a hub name fetched with '
         "`pixelrefer fetch`, such as Qwen/Qwen2.5-VL-7B-Instruct; with grounding.url, the "
         "server's name for it. Empty, and no url: such queries are refused.",
         change=UNCONFIGURED,
@@ -36,8 +37,8 @@ class GroundingParameters:
     grounding_profile: str = _parameter(
         'grounding.profile',
         'auto',
-        "How the model is asked: 'revseg', 'qwen2.5-vl', 'qwen3-vl', the path of a YAML file, or "
-        "'auto', by the architecture of a model on this machine.",
+        "How the model is asked: 'revseg', 'qwen2.5-vl', 'qwen3-vl', 'tabletop', the path of a "
+        "YAML file, or 'auto', by the architecture of a model on this machine.",
         change=UNCONFIGURED,
     )
     grounding_device: str = _parameter(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -15,8 +14,9 @@ from pixelrefer_ros.core import masks, regions
 from pixelrefer_ros.core.tracker import Sighting
 from pixelrefer_ros.core.types import NS_PER_S, RegionKind, TrackState
 from pixelrefer_ros.tracking import colours, geometry, motion, search, visibility
+from pixelrefer_ros.tracking.judged import Judged
 from pixelrefer_ros.tracking.last_sight import LastSight
-from pixelrefer_ros.tracking.looks import Looks, Match
+from pixelrefer_ros.tracking.looks import Looks
 from pixelrefer_ros.tracking.prompts import prompt_mask
 from pixelrefer_ros.tracking.window import Window
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pixelrefer_ros.tracking.geometry import Affine
     from pixelrefer_ros.tracking.motion import Points
     from pixelrefer_ros.tracking.picture import Picture
-    from pixelrefer_ros.tracking.visibility import Seen
 
 # What nothing has been seen of for this long is lost; in frames where stamps do not tell.
 LOST_NS, LOST_FRAMES = int(0.35 * NS_PER_S), 15
@@ -48,21 +47,6 @@ _SCALE_LIMITS = (0.35, 2.8)
 _LEARN_EVERY = 3
 # A box corrects the outline that fills it by this much; where none does, it starts anew.
 _FILLS = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Hold a pose with what speaks for it."""
-
-    pose: Affine
-    window: Window
-    match: Match
-    seen: Seen
-    agreement: float
-
-
-def _value(judged: Judged) -> float:
-    return judged.match.quality * judged.seen.overlap
 
 
 class Anchor:
@@ -302,7 +286,7 @@ class Anchor:
         self,
         picture: Picture,
         poses: list[Affine],
-        value: Callable[[Judged], float] = _value,
+        value: Callable[[Judged], float] = Judged.value,
         sized: bool = True,
     ) -> Judged | None:
         judged = [one for pose in poses if (one := self._judge(picture, pose, sized)) is not None]

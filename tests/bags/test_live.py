@@ -26,6 +26,7 @@ from pixelrefer_ros.core.types import (
     Query,
     Region,
     RegionKind,
+    Task,
 )
 from tests.bags.makers import Script, at, box_at, write_bag
 
@@ -36,8 +37,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not importlib.util.find_spec('rclpy'), reason='no rclpy'),
     pytest.mark.skipif(
-        not (ROOT / 'pixelrefer_ros/models/tabletop/model.safetensors').is_file(),
-        reason='no tabletop model',
+        not all((ROOT / f'pixelrefer_ros/models/{name}/model.safetensors').is_file()
+                for name in ('tabletop', 'tabletop_grounding')),
+        reason='no tabletop models',
     ),
 ]
 
@@ -62,32 +64,40 @@ def test_whole_demo(tmp_path, ros_domain_id):
         queries=[
             (1.01, Query('q1', 'what is {cup}?', stamp_ns=at(1.0))),
             (2.01, Query('q2', 'what is it?', stamp_ns=at(2.0), region_ids=('cup',))),
+            (2.51, Query('g1', 'Which object fell?', Task.GROUND, stamp_ns=at(2.5))),
         ],
     )
     write_bag(tmp_path / 'bag.mcap', script)
-    Truth(queries={'q1': QueryTruth(accept=('nothing a model would say',))}).save(
-        tmp_path / 'bag.truth.json')
+    Truth(queries={
+        'q1': QueryTruth(accept=('nothing a model would say',)), 'g1': QueryTruth(absent=True),
+    }).save(tmp_path / 'bag.truth.json')
     done = demo('--bag', tmp_path / 'bag.mcap', '--out', tmp_path / 'out', '--device', 'cpu')
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == [
         'annotated.mp4', 'node.log', 'output.mcap', 'report.html', 'summary.json']
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
-    assert (summary['questions'], summary['answered'], summary['right']) == (2, 2, 0)
+    results = outputs_of(tmp_path / 'out' / 'output.mcap')
+    answers = {one.query_id: one for one in results if isinstance(one, Answer)}
+    assert set(answers) == {'q1', 'q2', 'g1'}
+    # found or not, it is an answer: the demo has not failed
+    found = answers['g1'].error_code == ErrorCode.OK
+    assert found or answers['g1'].error_code == ErrorCode.NOT_GROUNDED
+    assert (summary['questions'], summary['answered'], summary['right']) == (
+        3, 2 + found, 1 - found)
     assert (summary['frames_in'], summary['frames_dropped']) == (30, 0)
     assert summary['descriptions'] >= 1
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p95']
-    results = outputs_of(tmp_path / 'out' / 'output.mcap')
-    answers = {one.query_id: one for one in results if isinstance(one, Answer)}
-    assert set(answers) == {'q1', 'q2'}
     stamps = {at(k * 0.1) for k in range(30)}
     tracks = [one for one in results if isinstance(one, Tracks)]
     assert {one.stamp_ns for one in tracks} <= stamps
-    assert {track.region_id for one in tracks for track in one.tracks} == {'cup'}
+    assert {track.region_id for one in tracks for track in one.tracks} - {'found-g1'} == {'cup'}
     for one in results:
         if not isinstance(one, Tracks):
             assert set(one.frame_stamps_ns) <= stamps
-            assert one.stamp_ns == max(one.frame_stamps_ns)
-    for words in ('q1', 'cup', 'report.html', '0 of 2 right'):
+            if one is not answers['g1']:  # it is followed on after what was shown
+                assert one.stamp_ns == max(one.frame_stamps_ns)
+    for words in ('q1', 'cup', 'report.html', 'questions: 0 of 1 right',
+                  f'things to find in words: {1 - found} of 1 right'):
         assert words in done.stdout
 
 

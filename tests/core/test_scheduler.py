@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,55 @@ def test_jobs_that_run_together_are_taken_in_line_up_to_the_first_that_does_not_
     assert [t.stop for t in taken] == [None, (ErrorCode.CANCELED, 'why')]
     scheduler.end(taken[1])
     assert take_all(scheduler) == ['not me', 'c']
+
+
+def test_lanes_run_side_by_side() -> None:
+    scheduler: Scheduler[str] = Scheduler(10)
+    for name, lane in (('a', ''), ('far 1', 'far'), ('b', ''), ('far 2', 'far')):
+        scheduler.put(name, now_s=0, lane=lane)
+    near, far = scheduler.take(0, lane=''), scheduler.take(0, lane='far')
+    assert [t.payload for t in (*near, *far)] == ['a', 'far 1']
+    with pytest.raises(RuntimeError, match='end the jobs that run'):
+        scheduler.take(0, lane='far')
+    waits = scheduler.waiting('far')[-1]
+    assert (waits.payload, scheduler.position(waits)) == ('far 2', 1)
+    scheduler.end(near[0])
+    assert [t.payload for t in scheduler.take(0, up_to(9), lane='')] == ['b']
+    assert [t.payload for t in scheduler.running] == ['far 1', 'b']
+    out = scheduler.cancel(lambda _: True, ErrorCode.CANCELED, 'why')
+    assert [t.payload for t in out] == ['far 2']
+    assert all(t.stop for t in scheduler.running)
+
+
+def test_without_a_lane_all_are_taken_as_if_there_was_one() -> None:
+    scheduler: Scheduler[str] = Scheduler(10)
+    for name, lane in (('a', ''), ('b', 'far'), ('c', '')):
+        scheduler.put(name, now_s=0, lane=lane)
+    assert [t.payload for t in scheduler.waiting()] == ['a', 'b', 'c']
+    assert take_all(scheduler) == ['a', 'b', 'c']
+    scheduler.put('d', now_s=0, lane='far')
+    (taken,) = scheduler.take(0, lane='far')
+    with pytest.raises(RuntimeError, match='end the jobs that run'):
+        scheduler.take(0)
+    scheduler.end(taken)
+
+
+def test_a_full_lane_is_no_matter_to_another() -> None:
+    scheduler: Scheduler[str] = Scheduler(1)
+    scheduler.put('far', now_s=0, lane='far')
+    scheduler.put('description', now_s=0, key='cup')
+    with pytest.raises(PixelReferError, match='try again later'):
+        scheduler.put('far too', now_s=0, priority=9, lane='far')
+    _, out = scheduler.put('question', now_s=0, priority=1)
+    assert out is not None
+    assert out.payload == 'description'
+
+
+def test_a_lane_does_not_wake_for_what_another_waits_for() -> None:
+    scheduler: Scheduler[str] = Scheduler(10)
+    scheduler.put('far', now_s=0, deadline_s=9, held_until_s=2, lane='far')
+    assert scheduler.next_event_s('') == math.inf
+    assert scheduler.next_event_s('far') == scheduler.next_event_s() == 2
 
 
 def test_a_wait_ends_with_a_new_job_and_misses_none_that_came_before() -> None:

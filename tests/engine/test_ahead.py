@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pixelrefer_ros.core.describer import VisionStats
+from pixelrefer_ros.core.describer import LanguageStats, VisionStats
 from pixelrefer_ros.core.types import ErrorCode
 from tests.doubles import ScriptedDescriber
 from tests.engine.rig import Rig, query, region, seconds, span
@@ -32,10 +32,15 @@ def every(frames: int = 20) -> ScriptedDescriber:
     return ScriptedDescriber(frames_per_region=frames)
 
 
+def offered(rig: Rig) -> Frame | None:
+    """Return what the describer would be asked to look at now."""
+    return rig.engine._runner._supply.next_ahead()
+
+
 def choose(rig: Rig) -> list[float]:
     """Return the stamps of the frames that would be looked at now, in order."""
     stamps: list[float] = []
-    while (frame := rig.engine._next_ahead()) is not None:
+    while (frame := offered(rig)) is not None:
         stamps.append(frame.stamp_ns / 1e9)
     return stamps
 
@@ -89,7 +94,7 @@ def test_cameras_take_turns() -> None:
     for camera in ('left', 'right'):
         rig.frames([10.0, 10.1], camera)
     cameras = []
-    while (frame := rig.engine._next_ahead()) is not None:
+    while (frame := offered(rig)) is not None:
         cameras.append((frame.camera, frame.stamp_ns / 1e9))
     assert cameras == [('left', 10.1), ('right', 10.1), ('left', 10.0), ('right', 10.0)]
 
@@ -138,7 +143,7 @@ def test_nothing_is_looked_at_when_nothing_will_be_asked() -> None:
         rig.region('cup', camera=camera)
     assert choose(rig) == []
     handle = rig.ask(camera='right', stamp_s=10.4)
-    frame = rig.engine._next_ahead()
+    frame = offered(rig)
     assert frame is not None
     assert frame.camera == 'right'
     assert choose(rig) == []
@@ -156,7 +161,7 @@ def test_what_was_forgotten_with_another_cameras_past_is_looked_at_again() -> No
     assert choose(rig) == [10.0, 10.0]
     rig.engine.reset('left')
     assert rig.engine.step() == 0
-    frame = rig.engine._next_ahead()
+    frame = offered(rig)
     assert frame is not None
     assert frame.camera == 'right'
     assert choose(rig) == []
@@ -277,4 +282,6 @@ def test_stats_tell_what_was_seen() -> None:
     seen = VisionStats(hits=3, misses=2, encoded_ahead=1, held_bytes=10, max_bytes=20)
     describer = ScriptedDescriber()
     describer.seen = seen
-    assert Rig(describer=describer).engine.stats().vision == seen
+    describer.read = LanguageStats(hits=5, misses=4, held_bytes=30, max_bytes=40)
+    stats = Rig(describer=describer).engine.stats()
+    assert (stats.vision, stats.language) == (seen, describer.read)

@@ -122,13 +122,13 @@ def test_an_unknown_region_beside_it_fails_and_nothing_is_followed() -> None:
     assert rig.follower._ledger.pursuits == []
 
 
-def test_the_answer_does_not_wait_for_ever() -> None:
+def test_the_answer_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = street(pending_s=0.5)
     handle = rig.ask('{it}?', regions=(with_red(12),))
     assert not handle.done
     rig.clock.advance(0.6)
     # Nobody has followed it meanwhile: as when the tracker is busy.
-    rig.engine._runner._before_step = lambda: None
+    monkeypatch.setattr(rig.engine._following, 'catch_up', lambda: None)
     rig.engine.run_until_idle()
     assert frames(rig.answers[0]) == [12]
     rig.engine._following.catch_up()

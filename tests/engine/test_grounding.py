@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,32 +17,15 @@ from pixelrefer_ros.core.sampling import spread
 from pixelrefer_ros.core.types import Box, ErrorCode, PixelReferError, Region, RegionKind, Task
 from pixelrefer_ros.engine.desk import FOUND_MAX
 from pixelrefer_ros.grounding.chain import GroundingChain
-from pixelrefer_ros.grounding.profiles import load_profile
 from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import TrackerScript
+from tests.engine.finding import FRAMES, KEY, PROFILE, box_answer, box_of_red, frame_answer
 from tests.engine.rig import ns, query
 from tests.engine.street import BLUE_BOX, COLOURS, RED, Street, at_ns, at_s, red_box
 
 if TYPE_CHECKING:
     from pixelrefer_ros.core.types import Answer, Query
     from pixelrefer_ros.engine import QueryHandle
-
-PROFILE = replace(load_profile('tabletop'), frames=5)
-FRAMES = 20
-KEY = [at_ns(i) for i in range(FRAMES)].index(spread([at_ns(i) for i in range(FRAMES)], 5)[2])
-"""The third of the frames that are shown of the whole film."""
-
-
-def frame_answer(number: int, what: str = 'a red thing') -> str:
-    answer = json.dumps([{'frame_idx': number, 'object description': what}])
-    return f'<think>The red one moves.</think><answer>{answer}</answer>'
-
-
-def box_answer(box: Box, width: int, height: int) -> str:
-    x, y = PROFILE.key_size[0] / width, PROFILE.key_size[1] / height
-    corners = [box.x * x, box.y * y, (box.x + box.width) * x, (box.y + box.height) * y]
-    return json.dumps([{'bbox_2d': corners, 'label': 'red'}])
-
 
 class Scene(Street):
     """A street whose engine can be asked for things in words."""
@@ -60,10 +42,6 @@ class Scene(Street):
     def query(self, task: Task) -> Query:
         return query('what moves?', task=task)
 
-    def box_of_red(self, i: int) -> str:
-        height, width = self.picture(i).image.shape[:2]
-        return box_answer(red_box(i), width, height)
-
     @property
     def answer(self) -> Answer:
         (answer,) = self.answers
@@ -75,7 +53,7 @@ def scene() -> Scene:
     """Return a street of 2 s, and a model that finds the red thing in the key frame."""
     one = Scene()
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
     return one
 
 
@@ -109,7 +87,7 @@ def test_an_answer_has_words_and_evidence(scene: Scene) -> None:
 def test_a_window_between_two_images_means_the_one_before(scene: Scene) -> None:
     seen = range(FRAMES - 6, FRAMES)
     key = spread(seen, 5)[2]
-    scene.chat.script = [frame_answer(2), scene.box_of_red(key)]
+    scene.chat.script = [frame_answer(2), box_of_red(key)]
     scene.film([FRAMES + 10])
     scene.ground(stamp_s=at_s(FRAMES + 9), window_s=0.5)
     scene.engine.run_until_idle()
@@ -150,7 +128,7 @@ def test_it_is_found_alone_and_described_together_with_others(scene: Scene) -> N
 
 def test_only_the_newest_finds_are_followed_on(scene: Scene) -> None:
     for number in range(FOUND_MAX + 3):
-        scene.chat.script = [frame_answer(2), scene.box_of_red(KEY)]
+        scene.chat.script = [frame_answer(2), box_of_red(KEY)]
         scene.ground(query_id=f'q{number}')
         scene.engine.run_until_idle()
     assert all(answer.error_code == ErrorCode.OK for answer in scene.answers)
@@ -159,7 +137,7 @@ def test_only_the_newest_finds_are_followed_on(scene: Scene) -> None:
 
 
 def test_the_window_is_as_asked(scene: Scene) -> None:
-    scene.chat.script = [frame_answer(4), scene.box_of_red(15)]
+    scene.chat.script = [frame_answer(4), box_of_red(15)]
     scene.ground(window_s=1.0, stamp_ns=at_ns(15))
     scene.engine.run_until_idle()
     answer = scene.answer
@@ -172,10 +150,9 @@ def test_the_window_is_as_asked(scene: Scene) -> None:
 
 def test_the_outline_of_the_tracker_counts_more_than_the_box(scene: Scene) -> None:
     """The box of the model is a little too large; the tracker knows better."""
-    height, width = scene.picture(0).image.shape[:2]
     true = red_box(KEY)
     large = Box(true.x - 1, true.y - 1, true.width + 2, true.height + 2)
-    scene.chat.script[1] = box_answer(large, width, height)
+    scene.chat.script[1] = box_answer(large)
     scene.ground()
     scene.engine.run_until_idle()
     (evidence,) = scene.answer.evidence
@@ -231,7 +208,7 @@ def test_a_target_that_leaves_does_not_make_the_answer_old() -> None:
     street = one.scene
     one.scene = lambda i: {c: b for c, b in street(i).items() if i < 12 or c != RED}
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
     one.ground()
     one.engine.run_until_idle()
     assert one.answer.evidence[0].track_stamps_ns[-1] == at_ns(11)
@@ -239,9 +216,8 @@ def test_a_target_that_leaves_does_not_make_the_answer_old() -> None:
 
 
 def test_an_id_that_comes_again_means_something_new(scene: Scene) -> None:
-    height, width = scene.picture(0).image.shape[:2]
     for box in (red_box(KEY), BLUE_BOX):
-        scene.chat.script = [frame_answer(2), box_answer(box, width, height)]
+        scene.chat.script = [frame_answer(2), box_answer(box)]
         scene.ground(query_id='q')
         scene.engine.run_until_idle()
     scene.film([FRAMES])
@@ -257,7 +233,7 @@ def test_a_full_store_costs_the_following_on_and_not_the_evidence() -> None:
     for name, colour in (('one', 'red'), ('two', 'blue')):
         given = one.region_of(name, FRAMES - 1, one.scene(FRAMES - 1)[COLOURS[colour]])
         assert one.engine.add_regions([given]) == [None]
-    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
     one.ground(query_id='q')
     one.engine.run_until_idle()
     assert one.answer.error_code == ErrorCode.OK
@@ -267,7 +243,7 @@ def test_a_full_store_costs_the_following_on_and_not_the_evidence() -> None:
 def test_a_full_queue_does_not_cost_what_was_found() -> None:
     one = Scene(queue_size=2)
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
     one.ground(query_id='q')
     asked = iter(range(2))
 
@@ -294,7 +270,7 @@ def test_a_region_that_waits_for_its_image_does_not_hold_it_up(scene: Scene) -> 
 def test_a_find_of_an_old_image_lives_as_long_as_others() -> None:
     one = Scene(region_ttl_s=1.0)
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(0), one.box_of_red(0)]
+    one.chat.script = [frame_answer(0), box_of_red(0)]
     one.ground(query_id='q')
     one.engine.run_until_idle()
     one.film(range(FRAMES, FRAMES + 3))
@@ -352,7 +328,7 @@ def test_before_any_image() -> None:
 def test_a_key_frame_that_has_left_the_buffer_is_described_by_itself() -> None:
     one = Scene(buffer_window_s=1.0, buffer_full_rate_s=1.0)
     one.film(range(11))
-    one.chat.script = [frame_answer(0), one.box_of_red(0)]
+    one.chat.script = [frame_answer(0), box_of_red(0)]
     one.chat.on_token = lambda _: one.film_later()  # type: ignore[attr-defined]
     coming = iter(range(11, 40))
     held_mib = [0.0]
@@ -378,7 +354,7 @@ def test_a_key_frame_that_has_left_the_buffer_is_described_by_itself() -> None:
 def test_a_model_that_takes_long_does_not_cost_the_track_its_frames() -> None:
     one = Scene(buffer_window_s=30.0, buffer_full_rate_s=1.0)
     one.film(range(11))
-    one.chat.script = [frame_answer(2), one.box_of_red(5)]
+    one.chat.script = [frame_answer(2), box_of_red(5)]
     coming = iter(range(11, 100))
     one.chat.on_token = lambda _: one.film([next(coming)], run=False)
     one.ground()
@@ -432,7 +408,7 @@ def test_cancel_while_it_is_followed() -> None:
     script = TrackerScript()
     one = Scene(tracker=script)
     one.film(range(FRAMES))
-    one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
     script.gate = threading.Event()
     one.engine.start()
     try:
@@ -483,7 +459,7 @@ def test_equal_runs_give_equal_answers() -> None:
     for _ in range(2):
         one = Scene(record_timings=False)
         one.film(range(FRAMES))
-        one.chat.script = [frame_answer(2), one.box_of_red(KEY)]
+        one.chat.script = [frame_answer(2), box_of_red(KEY)]
         one.ground()
         one.engine.run_until_idle()
         answers.append(replace(one.answer, evidence=()))

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pixelrefer_ros.core.types import ErrorCode, PixelReferError, Task
+from pixelrefer_ros.core.types import Box, ErrorCode, PixelReferError, Task
+from pixelrefer_ros.grounding.chain import GroundingChain
+from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import ScriptedDescriber, make_frame
+from tests.engine.finding import PROFILE, box_answer, frame_answer
 from tests.engine.rig import Rig, query, region, span
 
 if TYPE_CHECKING:
@@ -213,11 +216,20 @@ def test_a_jump_of_the_clock_ends_the_running_query(rig: Rig) -> None:
     assert [a.error_code for a in rig.answers] == [ErrorCode.CLOCK_JUMP]
 
 
-def test_every_query_is_answered_once_whatever_happens() -> None:
+@pytest.mark.parametrize('remote', [False, True])
+def test_every_query_is_answered_once_whatever_happens(remote: bool) -> None:
     """Throw everything at the engine from several threads."""
     chance = random.Random(7)
+    found = [frame_answer(0), box_answer(Box(4, 6, 8, 10))]
+    chat = ScriptedChatModel(
+        [lambda call: found[len(call.turns) > 2] for _ in range(999)], remote=remote
+    )
     rig = live_rig(
-        describe_enabled=True, describe_after_s=0.0, queue_size=8, describe_period_s=0.1
+        describe_enabled=True,
+        describe_after_s=0.0,
+        queue_size=8,
+        describe_period_s=0.1,
+        grounder=GroundingChain(chat, PROFILE),
     )
     handles: list[Any] = []
     lock = threading.Lock()
@@ -243,13 +255,15 @@ def test_every_query_is_answered_once_whatever_happens() -> None:
     def ask(own: random.Random) -> None:
         with lock:
             number = len(handles)
+            task = own.choice([Task.ASK, Task.DESCRIBE, Task.GROUND])
+            regions = own.choice([(), ('cup',), ('cat',)])
             handle = rig.ask(
                 query_id=str(number),
                 priority=own.randrange(3),
                 deadline_s=own.choice([0.0, 0.001, 0.01]),
                 stamp_s=own.choice([0.0, 0.0, 11.2]),
-                region_ids=own.choice([(), ('cup',), ('cat',)]),
-                task=own.choice([Task.ASK, Task.DESCRIBE]),
+                region_ids=() if task == Task.GROUND else regions,
+                task=task,
             )
             handles.append(handle)
         if own.random() < 0.3:
@@ -293,6 +307,7 @@ def test_every_query_is_answered_once_whatever_happens() -> None:
     assert all(handle.done for handle in handles)
     assert len(handles) == 301
     assert rig.answered_once(handles)
+    assert chat.calls
     assert not any('raised' in problem for problem in rig.problems)
 
 

@@ -5,10 +5,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import os
+import select
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -16,6 +21,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Answer = Callable[['Handler'], None]
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """See that no thread and no socket is left of what is done meanwhile."""
+    gc.collect()  # what others left is not to be counted
+    threads, open_sockets = threading.active_count(), _sockets()
+    yield
+    until = time.monotonic() + 10
+    while (
+        threading.active_count() > threads or _sockets() > open_sockets
+    ) and time.monotonic() < until:
+        time.sleep(0.01)  # the double's own side closes a moment later
+    assert threading.active_count() <= threads
+    assert _sockets() <= open_sockets
+
+
+def _sockets() -> int:
+    links = (os.readlink(link) for link in Path('/proc/self/fd').iterdir() if link.is_symlink())
+    return sum(link.startswith('socket:') for link in links)
 
 
 def event(text: str = '', **more: Any) -> bytes:
@@ -79,7 +104,7 @@ class FaultyServer(ThreadingHTTPServer):
         asked: Bodies of the requests.
         headers: Their headers.
         handlers: What answers them.
-        gone: Set once a client hung up in the middle of ``endless``.
+        gone: Set once a client hung up in the middle of ``endless``, ``silent`` or ``held``.
     """
 
     daemon_threads = False  # joined by server_close
@@ -187,6 +212,22 @@ def silent(handler: Handler) -> None:
     if not handler.connection.recv(1):
         handler.server.gone.set()
     handler.close_connection = True
+
+
+def held(gate: threading.Event, then: Answer) -> Answer:
+    """Say nothing until the gate is opened or the client hangs up."""
+
+    def answer(handler: Handler) -> None:
+        connection = handler.connection
+        while not gate.wait(0.005):
+            readable, _, _ = select.select([connection], [], [], 0)
+            if readable and not connection.recv(1, socket.MSG_PEEK):
+                handler.server.gone.set()
+                handler.close_connection = True
+                return
+        then(handler)
+
+    return answer
 
 
 def refuses_optional(handler: Handler) -> None:

@@ -5,18 +5,15 @@
 from __future__ import annotations
 
 import base64
-import gc
 import io
 import json
 import logging
 import math
-import os
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +32,7 @@ from tests.models.chat_server import (
     cut_after,
     endless,
     event,
+    nothing_left,
     refuses_optional,
     replies,
     says,
@@ -56,19 +54,8 @@ SHORT = Decoding(max_new_tokens=20)
 def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """See that no thread and no socket is left of a test."""
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    gc.collect()  # what others left is not to be counted
-    threads, open_sockets = threading.active_count(), sockets()
-    yield
-    until = time.monotonic() + 10
-    while sockets() > open_sockets and time.monotonic() < until:
-        time.sleep(0.01)  # the double's own side closes a moment later
-    assert threading.active_count() <= threads
-    assert sockets() <= open_sockets
-
-
-def sockets() -> int:
-    links = (os.readlink(link) for link in Path('/proc/self/fd').iterdir() if link.is_symlink())
-    return sum(link.startswith('socket:') for link in links)
+    with nothing_left():
+        yield
 
 
 def chat(server: FaultyServer | str, **settings: Any) -> RemoteChat:
@@ -341,6 +328,85 @@ def test_stop_ends_the_wait_for_another_try() -> None:
     with serving(says(503, b'', retry_after='3600')) as server:
         reply = chat(server).reply(QUESTION, SHORT, should_stop=lambda: bool(server.asked))
         assert len(server.asked) == 1
+    assert not reply.complete
+
+
+class Resolver:
+    """Stand in for the system's: it knows one name, and says nothing before the gate is open.
+
+    Attributes:
+        gate: Open at first.
+        asked: Names that were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[str] = []
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: bytes | str, *what: Any, **more: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        self.asked.append(name)
+        assert self.gate.wait(30)
+        if name != 'robot.test':
+            raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+        return self._real('127.0.0.1', *what, **more)
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """Put the double in the place of the system's."""
+    monkeypatch.setenv('NO_PROXY', '*')
+    one = Resolver()
+    monkeypatch.setattr(socket, 'getaddrinfo', one)
+    yield one
+    one.gate.set()
+
+
+def test_a_name_is_looked_up(resolver: Resolver) -> None:
+    with serving() as server:
+        asking = chat(f'http://robot.test:{server.port}')
+        assert asking.reply(QUESTION, SHORT).text == 'fine'
+        assert asking.reply(QUESTION, SHORT).text == 'fine'
+    assert set(resolver.asked) == {'robot.test'}
+
+
+def test_a_name_that_nobody_knows_is_a_clear_error(resolver: Resolver) -> None:
+    with pytest.raises(PixelReferError, match='no connection to http://nobody.test') as caught:
+        chat('http://nobody.test').reply(QUESTION, SHORT)
+    assert caught.value.code == ErrorCode.MODEL_ERROR
+    assert len(resolver.asked) == 3
+
+
+def test_stop_does_not_wait_for_a_name(resolver: Resolver) -> None:
+    resolver.gate.clear()
+    asking = chat('http://robot.test')
+    for _ in range(3):
+        reply = asking.reply(QUESTION, SHORT, should_stop=lambda: bool(resolver.asked))
+        assert (reply.text, reply.complete) == ('', False)
+    # here the resolver still hangs, and in one thread only
+    assert resolver.asked == ['robot.test']
+    assert [thread.name for thread in threading.enumerate()].count('look up') == 1
+
+
+def test_a_name_counts_as_connecting(resolver: Resolver) -> None:
+    with serving() as server:
+        resolver.gate.clear()
+        asking = chat(f'http://robot.test:{server.port}', connect_timeout_s=0.05, retries=1)
+        with pytest.raises(PixelReferError, match=r'silent for 0\.05 s'):
+            asking.reply(QUESTION, SHORT)
+        assert asking.check().reachable is False
+        assert resolver.asked == ['robot.test']
+        resolver.gate.set()
+        patient = chat(f'http://robot.test:{server.port}')
+        assert patient.reply(QUESTION, SHORT).text == 'fine'
+
+
+def test_stop_ends_the_making_of_pictures() -> None:
+    turns = [Turn('user', (*[Picture(picture(1))] * 9, 'What fell?'))]
+    asked = iter([False, False, True])
+    reply = chat('http://127.0.0.1:9').reply(turns, SHORT, should_stop=lambda: next(asked))
     assert not reply.complete
 
 

@@ -507,13 +507,13 @@ def test_looking_ahead_gives_way_where_memory_is_short(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError('CUDA out of memory')
 
-    held = describer.vision_stats().held_bytes, describer.voice.held_bytes
+    held = describer.vision_stats().held_bytes, describer.language_stats().held_bytes
     others = [Frame('cam', 2 + seed, picture(5 + seed)) for seed in range(3)]
     with monkeypatch.context() as patch:
         patch.setattr(describer.model, 'encode_images', fail)
         assert not describer.look_ahead(others[0])
     assert min(held) > 0
-    assert (describer.vision_stats().held_bytes, describer.voice.held_bytes) == held
+    assert (describer.vision_stats().held_bytes, describer.language_stats().held_bytes) == held
     assert not describer.look_ahead(others[1])  # not before somebody asks again
     describer.answer('What?', frames, regions)
     assert describer.look_ahead(others[1])
@@ -532,7 +532,7 @@ def test_warming_up_uses_every_part_and_leaves_nothing(describer: PixelReferDesc
         hook.remove()
     assert set(used) == set(parts)
     assert describer.vision_stats().held_bytes == 0
-    assert describer.voice.held_bytes == 0
+    assert describer.language_stats().held_bytes == 0
 
 
 def test_caches_have_the_size_that_is_asked_for(checkpoint: Path) -> None:
@@ -543,7 +543,7 @@ def test_caches_have_the_size_that_is_asked_for(checkpoint: Path) -> None:
     first = none.answer('What?', frames, regions)
     assert none.answer('What?', frames, regions).text == first.text
     assert none.vision_stats().hits == none.vision_stats().held_bytes == 0
-    assert none.vision_stats().max_bytes == none.voice.held_bytes == 0
+    assert none.vision_stats().max_bytes == none.language_stats().held_bytes == 0
 
 
 def test_resizing_on_the_device_describes(checkpoint: Path) -> None:

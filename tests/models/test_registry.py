@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import huggingface_hub
 import pytest
@@ -14,24 +16,53 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models import registry
+from pixelrefer_ros.models.registry import Use
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).resolve().parents[2]
 
 def test_directories_are_themselves(tmp_path: Path) -> None:
     assert registry.resolve(str(tmp_path)) == tmp_path
     assert registry.fetch(str(tmp_path)) == tmp_path
 
 
-def test_tabletop_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ('use', 'folder', 'command'),
+    [
+        (Use.DESCRIBING, 'tabletop', 'pixelrefer train tabletop'),
+        (Use.GROUNDING, 'tabletop_grounding', 'pixelrefer train grounding'),
+    ],
+)
+def test_tabletop_is_in_the_package(
+    use: Use, folder: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry.resources, 'files', lambda package: tmp_path)
-    with pytest.raises(PixelReferError, match='pixelrefer train tabletop') as error:
-        registry.resolve('tabletop')
+    with pytest.raises(PixelReferError, match=f'for {use} is not in .*{command}') as error:
+        registry.resolve('tabletop', use)
     assert error.value.code == ErrorCode.MODEL_ERROR
-    (tmp_path / 'tabletop').mkdir()
-    (tmp_path / 'tabletop' / 'config.json').write_text('{}')
-    assert registry.resolve('tabletop') == tmp_path / 'tabletop'
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'config.json').write_text('{}')
+    assert registry.resolve('tabletop', use) == tmp_path / folder
+    other = next(one for one in Use if one != use)
+    with pytest.raises(PixelReferError, match=f'for {other} is not in'):
+        registry.resolve('tabletop', other)
+
+
+@pytest.mark.parametrize(
+    ('use', 'kind'), [(Use.DESCRIBING, 'pixelreferlite_qwen2'), (Use.GROUNDING, 'qwen2_5_vl')]
+)
+def test_each_packaged_tabletop_is_of_its_kind(use: Use, kind: str) -> None:
+    try:
+        directory = registry.resolve('tabletop', use)
+    except PixelReferError as error:
+        pytest.skip(str(error))
+    assert json.loads((directory / 'config.json').read_text())['model_type'] == kind
+    files = [path.name for path in directory.iterdir()]
+    assert {'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'} <= set(files)
+    # what wheels take along is listed by folder
+    package_data = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools'][
+        'package-data']['pixelrefer_ros']
+    assert f'models/{directory.name}/*' in package_data
+    assert sum(path.stat().st_size for path in directory.iterdir()) < 16e6
 
 
 def test_unfetched_model_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from pixelrefer_ros.core.describer import LanguageStats
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.pixelrefer import steps
 from pixelrefer_ros.models.pixelrefer import voice as voice_module
@@ -374,8 +375,10 @@ def test_second_question_reads_only_its_own_words(
     said = say(spoken, prompts)  # of unequal news: known, known, and all but the question
     assert [one.prefill_tokens for one in said] == [1, 1, 30]
     assert_as_alone(language, prompts, said)
+    read, known = 180 + 30 + 32, 150 + 508
+    assert spoken.stats() == LanguageStats(known, read, 237 * PER_TOKEN, 256 << 20)
     spoken.forget()
-    assert spoken.held_bytes == 0
+    assert spoken.stats() == LanguageStats(known, read, 0, 256 << 20)
     assert say(spoken, prompts[:1])[0].prefill_tokens == 180
 
 
@@ -405,10 +408,10 @@ def test_no_more_is_kept_than_allowed_and_what_was_used_last(
     one, two, three = (prompt(100, seed=seed) for seed in range(3))
     say(spoken, [one])
     say(spoken, [two])
-    assert spoken.held_bytes == 2 * 99 * PER_TOKEN
+    assert spoken.stats().held_bytes == 2 * 99 * PER_TOKEN
     say(spoken, [one])
     assert say(spoken, [three])[0].prefill_tokens == 100
-    assert spoken.held_bytes == 2 * 99 * PER_TOKEN
+    assert spoken.stats().held_bytes == 2 * 99 * PER_TOKEN
     assert say(spoken, [one])[0].prefill_tokens == 1
     assert say(spoken, [two])[0].prefill_tokens == 100
 
@@ -421,7 +424,7 @@ def test_nothing_is_kept_where_nothing_may_be(
     for _ in range(2):
         said = say(spoken, prompts)
         assert sum(one.prefill_tokens for one in said) == 150 + 3 * 30
-        assert spoken.held_bytes == 0
+        assert spoken.stats().held_bytes == 0
     assert_as_alone(language, prompts, said)
 
 
@@ -440,7 +443,7 @@ def test_what_batches_of_a_call_share_is_read_once(
         spoken = Voice(language, processor, max_new_tokens=4, cache_mib=mib)
         said = say(spoken, prompts)
         assert sum(one.prefill_tokens for one in said) == 150 + 6 * 30 + 100 + 1
-        assert spoken.held_bytes <= mib * 2**20
+        assert spoken.stats().held_bytes <= mib * 2**20
         assert [list(one.token_ids) for one in said] == expected
 
 
@@ -454,12 +457,12 @@ def test_what_is_spared_for_rows_that_stop_goes_with_them(
     held: list[int] = []
 
     def note() -> bool:
-        held.append(spoken.held_bytes)
+        held.append(spoken.stats().held_bytes)
         return False
 
     say(spoken, [prompt(150), prompt(150)], stops={0: note, 1: lambda: True})
     assert held[0] > 0
-    assert spoken.held_bytes == 0
+    assert spoken.stats().held_bytes == 0
 
 
 def test_what_is_too_long_to_be_kept_is_said_once(
@@ -665,7 +668,7 @@ def test_a_failure_reaches_the_caller_and_the_next_call_works(
             patch.setattr(language.lm_head, 'forward', fail)
             with pytest.raises(type(problem), match=str(problem)):
                 say(spoken, MIXED)
-        assert spoken.held_bytes == 0
+        assert spoken.stats().held_bytes == 0
         assert_as_alone(language, MIXED, say(spoken, MIXED))
 
 

@@ -22,7 +22,8 @@ from pixelrefer_ros.grounding.chain import GroundingChain
 from pixelrefer_ros.grounding.profiles import load_profile
 from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import ScriptedDescriber
-from tests.ros.rig import Bench, ns, wait_for
+from tests.models.chat_server import held, replies, serving
+from tests.ros.rig import Bench, box_region, ns, wait_for
 from tests.ros.test_ask import Goal
 
 if TYPE_CHECKING:
@@ -140,6 +141,39 @@ def test_a_server_that_is_away_ends_the_query_with_what_to_do(bench: Callable[..
     assert answer.error_code == ErrorCode.MODEL_ERROR
     assert '127.0.0.1:9' in answer.error_msg
     one.assert_alive()
+
+
+@pytest.mark.parametrize(
+    'transitions',
+    [
+        [Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP],
+        [Transition.TRANSITION_ACTIVE_SHUTDOWN],
+    ],
+)
+def test_a_silent_server_keeps_neither_questions_nor_transitions_waiting(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, transitions: list[int]
+) -> None:
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    with serving(held(threading.Event(), replies(''))) as server:
+        one = bench(
+            parameters={
+                'describe.enabled': False,
+                'grounding.url': server.url,
+                'grounding.profile': 'tabletop',
+            },
+            describer=ScriptedDescriber(['a grey square']),
+        )
+        one.send_frames([ns(1), ns(1.1)])
+        goal = ground(one)
+        wait_for(lambda: server.asked, 'the request')
+        near = Goal(one, query_id='near', regions=[box_region('a')])
+        assert near.result()[1].text == 'a grey square'
+        assert not goal.done
+        for transition in transitions:
+            assert one.change(transition)
+        assert goal.result()[1].error_code == ErrorCode.CANCELED
+        wait_for(server.gone.is_set, 'the end of the connection')
+        assert 'engine search' not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.waitable import NumberOfEntities, Waitable
 
 from pixelrefer_ros import msg as ros
 from pixelrefer_ros import srv
@@ -32,6 +35,34 @@ CONFIGURE = Transition.TRANSITION_CONFIGURE
 ACTIVATE = Transition.TRANSITION_ACTIVATE
 DEACTIVATE = Transition.TRANSITION_DEACTIVATE
 CLEANUP = Transition.TRANSITION_CLEANUP
+
+
+class Going(Waitable):
+    """Be destroyed while an executor gathers what it waits for."""
+
+    def __init__(self) -> None:
+        super().__init__(ReentrantCallbackGroup())
+        self.met = threading.Event()
+
+    def get_num_entities(self) -> NumberOfEntities:
+        return NumberOfEntities()
+
+    def add_to_wait_set(self, wait_set: Any) -> None:
+        self.met.set()
+        raise InvalidHandle('cannot use Destroyable because destruction was requested')
+
+    def is_ready(self, wait_set: Any) -> bool:
+        return False
+
+
+def test_what_a_transition_destroys_does_not_end_the_executor(bench: Callable[..., Bench]) -> None:
+    one = bench(activate=False)
+    going = Going()
+    one.node.add_waitable(going)
+    one.node.executor.wake()
+    assert going.met.wait(WAIT_S)
+    one.node.remove_waitable(going)
+    assert one.change(CONFIGURE)
 
 
 def test_a_whole_life(bench: Callable[..., Bench]) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Get a model that holds conversations, from a directory, a hub name or a URL."""
+"""Get a model that holds conversations, from its name, a directory or a URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.chat.quantization import check_quantization
-from pixelrefer_ros.models.registry import resolve
+from pixelrefer_ros.models.registry import Use, resolve
 
 if TYPE_CHECKING:
     from pixelrefer_ros.core.chat import ChatModel
@@ -32,10 +32,10 @@ def load_chat(settings: ChatSettings) -> ChatModel:
     if not settings.model:
         raise PixelReferError(
             ErrorCode.MODEL_ERROR,
-            'no model to hold conversations is set: give a directory, a hub name fetched before, '
-            'or the URL of a server',
+            "no model to hold conversations is set: give 'tabletop', a directory, a hub name "
+            'fetched before, or the URL of a server',
         )
-    resolve(settings.model)
+    resolve(settings.model, Use.GROUNDING)
     check_quantization(settings.quantization)
     from pixelrefer_ros.models.chat.local import LocalChat
 

@@ -34,7 +34,7 @@ from pixelrefer_ros.models.chat.watch import Watch
 from pixelrefer_ros.models.devices import pick_device, pick_dtype, spare_threads
 from pixelrefer_ros.models.guards import failures, quietly
 from pixelrefer_ros.models.quantization import NONE
-from pixelrefer_ros.models.registry import resolve
+from pixelrefer_ros.models.registry import Use, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,9 +94,12 @@ class LocalChat:
         name: Model name, as it appears in the results.
         shows_video: Whether a turn may hold a Video.
         picture_multiple: Sides of pictures must be multiples of it, in pixels.
+        remote: False.
         model: The model.
         processor: Its processor.
     """
+
+    remote = False
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         """Join a model and its processor.
@@ -134,7 +137,7 @@ class LocalChat:
         """Load a model that is on this machine.
 
         Args:
-            name: A model directory, or a hub name fetched before.
+            name: 'tabletop', a model directory, or a hub name fetched before.
             device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
             dtype: 'auto', 'float32', 'bfloat16' or 'float16'; 'auto' is float32 on a CPU and
                 what config.json says elsewhere.
@@ -143,7 +146,7 @@ class LocalChat:
         Raises:
             PixelReferError: MODEL_ERROR with what to do, OUT_OF_MEMORY when it does not fit.
         """
-        directory = resolve(name)
+        directory = resolve(name, Use.GROUNDING)
         place = pick_device(device)
         own: torch.dtype | str = torch.float32 if place.type == 'cpu' else 'auto'
         options: dict[str, Any] = {'dtype': pick_dtype(dtype) or own}

@@ -17,7 +17,7 @@ import httpx2
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.chat import wire
-from pixelrefer_ros.models.chat.connection import base_url, lines, trust
+from pixelrefer_ros.models.chat.connection import base_url, lines, run, trust
 from pixelrefer_ros.models.chat.settings import PictureFormat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar('_T')
 
-STOP_PERIOD_S = 0.05
+STOP_PERIOD_S = 0.02
 """How often ``should_stop`` is asked while the server is silent."""
 
 MAX_WAIT_S = 8.0
@@ -67,10 +67,12 @@ class RemoteChat:
         name: Model name, as it appears in the results; the URL until the server told it.
         shows_video: False: servers choose frames of a clip in ways of their own.
         picture_multiple: 1: a server does not say what its model needs.
+        remote: True.
     """
 
     shows_video = False
     picture_multiple = 1
+    remote = True
 
     def __init__(self, server: ChatSettings) -> None:
         """Get ready to talk; the server is first asked by ``check`` or ``reply``.
@@ -103,7 +105,7 @@ class RemoteChat:
         """Ask the server for its models, once; see how it is in what is returned."""
         # what goes wrong is told by the state
         with contextlib.suppress(PixelReferError, _AwayError):
-            asyncio.run(self._with_client(self._ask_models))
+            run(self._with_client(self._ask_models))
         return self._state
 
     def reply(
@@ -118,12 +120,14 @@ class RemoteChat:
 
         When the server goes away in the middle of a reply, the reply begins anew.
         """
-        body = wire.request(
-            self._model, turns, decoding, self._server.picture_format, self._server.extra
-        )
         stop = should_stop or (lambda: False)
         tell = on_text or (lambda text: None)
-        return asyncio.run(self._watched(body, stop, tell))
+        body = wire.request(
+            self._model, turns, decoding, self._server.picture_format, self._server.extra, stop
+        )
+        if body is None:
+            return wire.Gathering().reply(stopped=True)
+        return run(self._watched(body, stop, tell))
 
     def trouble(self) -> str:
         """Return why the server could not be used last; '' when it could, or was not asked."""

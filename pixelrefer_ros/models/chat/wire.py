@@ -16,7 +16,7 @@ from pixelrefer_ros.core.chat import Picture, Reply, Video
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -45,8 +45,20 @@ def request(
     decoding: Decoding,
     picture_format: PictureFormat,
     extra: Mapping[str, Any],
-) -> dict[str, Any]:
+    should_stop: Callable[[], bool],
+) -> dict[str, Any] | None:
     """Return the body of a request for a streamed reply, without the optional fields.
+
+    Args:
+        model: Name of the model.
+        turns: The conversation so far.
+        decoding: How to decode.
+        picture_format: In which pictures are sent.
+        extra: More fields.
+        should_stop: Asked before each picture, which takes milliseconds; True ends the work.
+
+    Returns:
+        The body; None when it was stopped.
 
     Raises:
         PixelReferError: BAD_REQUEST when there is a clip, or the last turn is not the user's.
@@ -62,6 +74,8 @@ def request(
                     ErrorCode.BAD_REQUEST, 'a server is shown no clips: show it pictures'
                 )
             if isinstance(part, Picture):
+                if should_stop():
+                    return None
                 url = data_uri(part.image, picture_format)
                 content.append({'type': 'image_url', 'image_url': {'url': url}})
             else:

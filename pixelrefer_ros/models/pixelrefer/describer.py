@@ -27,7 +27,7 @@ from pixelrefer_ros.models.registry import resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pixelrefer_ros.core.describer import Request, VisionStats
+    from pixelrefer_ros.core.describer import LanguageStats, Request, VisionStats
     from pixelrefer_ros.models.pixelrefer.base_eyes import BaseEyes
     from pixelrefer_ros.models.pixelrefer.jobs import OnSaid
     from pixelrefer_ros.models.pixelrefer.sights import Prepared
@@ -201,6 +201,10 @@ class PixelReferDescriber(RegionDescriber):
     def vision_stats(self) -> VisionStats:
         """Return the counts so far; see ``RegionDescriber``."""
         return self.eyes.stats()
+
+    def language_stats(self) -> LanguageStats:
+        """Return the counts so far; see ``RegionDescriber``."""
+        return self.voice.stats()
 
     def _say_together(self, requests: Mapping[int, Request], on_said: OnSaid) -> list[int]:
         """Put requests into words, given by their places.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pixelrefer_ros.core.describer import LanguageStats
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.models.pixelrefer.prefixes import Node, PrefixTree
 from pixelrefer_ros.models.pixelrefer.rows import Row, Said
@@ -127,6 +128,7 @@ class Voice:
         self._processor = processor
         self._max_new_tokens = max_new_tokens
         self._prefixes = PrefixTree(int(cache_mib * 2**20))
+        self._hits = self._misses = 0
         self._warned = False
         ends = model.generation_config.eos_token_id
         if ends is None:
@@ -137,10 +139,10 @@ class Voice:
             StaticSteps(model) if static or (static is None and on_cuda) else Steps(model)
         )
 
-    @property
-    def held_bytes(self) -> int:
-        """What the keys and values kept between calls take."""
-        return self._prefixes.held_bytes
+    def stats(self) -> LanguageStats:
+        """Return the counts so far; may be called from any thread."""
+        kept = self._prefixes
+        return LanguageStats(self._hits, self._misses, kept.held_bytes, kept.max_bytes)
 
     def room(self, tokens: int) -> int:
         """Return how many tokens may be said after a prompt of some length.
@@ -310,6 +312,8 @@ class Voice:
         said = None if slots.said is None else slots.said[: len(rows)]
         ids, logprobs = self._steps.pick(states, said).tolist()
         for row in rows:
+            self._hits += row.length - row.prefill_tokens
+            self._misses += row.prefill_tokens
             self._warn_if_too_long(row)
             row.path = []
         self._prefixes.trim(row.key[:-1] for row in later)
