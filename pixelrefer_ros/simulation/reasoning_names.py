@@ -46,16 +46,13 @@ def _twin(clip: ReasoningClip, thing: int) -> int | None:
 def called(clip: ReasoningClip, thing: int) -> str | None:
     """Return a thing's name in a clip, with its article.
 
-    Colour and shape, with the size where another thing shares them, with the side where one
-    looks the same (in the first frame); None when the side is not clear.
+    Size, colour and shape, whatever else there is: a name then says nothing about other things.
+    With the side where one looks the same (in the first frame); None when the side is not clear.
     """
     size, colour, shape = clip.actors[thing].look
-    for noun in (('', colour, shape), (size, colour, shape)):
-        if _unique(clip, thing, noun):
-            return f'the {words_of(noun)}'
     twin = _twin(clip, thing)
     if twin is None:
-        return None
+        return f'the {words_of((size, colour, shape))}'
     gap = clip.actors[twin].x[0] - clip.actors[thing].x[0]
     if not abs(gap) >= MIN_GAP_X:  # NaN where one is not visible
         return None

@@ -1,11 +1,12 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the embedded grounding model from nothing: clips, sight, words, both together.
+"""Make the embedded grounding model from nothing: clips, sight, words, reading.
 
-Tower and language model agree on how facts are said (``grounding_codes``), so each can learn
-alone: the tower to say what it sees, the language model to reason on what it is told. Then they
-learn to understand each other. Each stage leaves a save in the output folder and goes on from
-it when run again.
+Tower and language model agree on how facts are said (``grounding_codes``), so each learns
+alone: the tower to say what it sees, the language model to reason on what it is told. Then the
+language model learns to read the tower, which is less sure of clips that it was not trained on:
+a part of the clips is kept for that. Each stage leaves a save in the output folder and goes on
+from it when run again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pixelrefer_ros.training.grounding_asking import (
+    Asked,
+    asked_loss,
+    asked_scores,
+    draw_asked,
+    pointing_loss,
+    run_asked,
+)
 from pixelrefer_ros.training.grounding_cache import SightCache
 from pixelrefer_ros.training.grounding_config import (
     CLIP_SIZE,
@@ -53,8 +62,10 @@ if TYPE_CHECKING:
 _T = TypeVar('_T')
 ALIGNMENT_WEIGHT = 0.3
 TELLING_WEIGHT = 2.0
-SIGHT_WEIGHT = 0.1
-"""Of what the tower says, beside the answers, in the last stage."""
+READING_SHARE = 0.22
+"""Of the clips, the last ones, that the tower does not learn from."""
+ROWS_EVERY = 4
+"""Steps: one of so many is about conversations with key frames, the others ask about clips."""
 _COMPILED_FROM = 100  # steps that repay a compilation
 
 
@@ -66,10 +77,11 @@ class GroundingRecipe:
         clips: Simulated clips to train on.
         sight_steps: Tower alone: what tokens say.
         words_steps: Language model alone, on facts that are told it.
-        joint_steps: Everything together.
+        reading_steps: Language model alone, on what the tower says.
         batch: Clips a step and process, for the tower.
         pictures: Of them, those that also show a key frame.
-        rows: Conversations a step and process, for the language model.
+        rows: Clips a step and process, for the language model, of those it is asked about with
+            key frames; of those it is only asked about, twice as many.
         processes: Processes that share the work, one thread each; 1 on a GPU.
         loaders: Processes that read clips beside each of them; 0 reads in between.
         device: 'cpu' or 'cuda'.
@@ -79,7 +91,7 @@ class GroundingRecipe:
     clips: int = 6000
     sight_steps: int = 3000
     words_steps: int = 3000
-    joint_steps: int = 1000
+    reading_steps: int = 1500
     batch: int = 16
     pictures: int = 6
     rows: int = 8
@@ -148,108 +160,132 @@ class GroundingTrainer:
         """Create the heads and put everything on the recipe's device."""
         self._cache, self._tokenizer, self._recipe = cache, tokenizer, recipe
         self._device = torch.device(recipe.device)
+        self._learnt = len(cache) - max(1, round(READING_SHARE * len(cache)))
         self._rows = RowMaker(cache.store, tokenizer)
         self._alignment = Alignment(tokenizer)
         torch.manual_seed(recipe.seed)
         self.model = model.to(self._device)
         self.heads = GroundingHeads(model.config.vision_config.hidden_size).to(self._device)
-        self._run_blocks, self._run_layers = run_blocks, run_layers
-        if max(recipe.sight_steps, recipe.words_steps, recipe.joint_steps) >= _COMPILED_FROM:
+        self._run_blocks, self._run_layers, self._run_asked = run_blocks, run_layers, run_asked
+        if max(recipe.sight_steps, recipe.words_steps, recipe.reading_steps) >= _COMPILED_FROM:
             self._run_blocks = torch.compile(run_blocks, dynamic=False)
             self._run_layers = torch.compile(run_layers, dynamic=False)
+            self._run_asked = torch.compile(run_asked, dynamic=False)
 
     def sight(self) -> Loss:
         """Return the loss of saying what patches and tokens show."""
         feed = self._feed(self._draw_sights, self._recipe.sight_steps, 1)
 
         def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-            return self._seen(feed(step).to(self._device))[0]
+            sights = feed(step).to(self._device)
+            with self._precision():
+                clips = self._run_blocks(self.model, sights.clips, CLIP_SIZE)
+                pictures = self._run_blocks(self.model, sights.pictures, KEY_SIZE)
+                loss, scores = dense_loss(self.heads, clips, pictures, sights)
+                tokens = merge(self.model, clips), merge(self.model, pictures)
+            for part, key in zip(tokens, (False, True), strict=True):
+                off, said = telling_loss(part, sights, key=key)
+                loss = loss + TELLING_WEIGHT * off
+                scores |= {f'said_{name}': score for name, score in said.items()}
+            return loss, scores
 
         return loss
 
     def words(self) -> Loss:
         """Return the loss of answers about clips whose facts are told."""
-        feed = self._feed(self._draw_told, self._recipe.words_steps, 2)
+        return self._answers(self._recipe.words_steps, 2, reads=False)
+
+    def reading(self) -> Loss:
+        """Return the loss of answers about what the tower says of clips it has not learnt."""
+        return self._answers(self._recipe.reading_steps, 3, reads=True)
+
+    def _answers(self, steps: int, number: int, *, reads: bool) -> Loss:
+        """Return the loss of answers: of questions alone, and each fourth time of whole rows."""
+        asked = self._feed(lambda rng: self._draw_asked(rng, reads=reads), steps, number)
+        rows = self._feed(lambda rng: self._draw_rows(rng, reads=reads), steps, number + 10)
 
         def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-            batch, shown, told = feed(step)
             with self._precision():
-                return self._answered(batch.to(self._device), shown, (
-                    told[0].to(self._device), told[1].to(self._device)))
+                if step % ROWS_EVERY == ROWS_EVERY - 1:
+                    return self._of_rows(*rows(step))
+                return self._of_asked(*asked(step))
 
         return loss
 
-    def joint(self) -> Loss:
-        """Return the loss of answers about what is seen and, a little, of what is seen."""
-        feed = self._feed(self._draw_rows, self._recipe.joint_steps, 3)
+    def _of_asked(self, asked: Asked, shown: Shown, told: Tensor | None
+                  ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of questions about clips; what is not told is read off the tower."""
+        asked, clips = asked.to(self._device), self._said(shown, told, key=False)
+        embed = self.model.model.language_model.embed_tokens
+        lead = embed(asked.lead).repeat(len(clips), 1, 1)
+        lead[:, asked.clip_at:asked.clip_at + clips.shape[1]] = clips.to(lead.dtype)
+        out, looks = self._run_asked(
+            self.model, lead, embed(asked.ids), asked.lead_place, asked.start)
+        answers, said = asked_loss(self.model, asked, out)
+        pointing, scores = pointing_loss(asked, shown, looks)
+        scores |= {'asked': answers.item(), **asked_scores(asked, said)}
+        return answers + ALIGNMENT_WEIGHT * pointing, scores
 
-        def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-            batch, sights = feed(step)
-            (seen, scores), tokens = self._seen(sights.to(self._device))
-            with self._precision():
-                answers, more = self._answered(batch.to(self._device), sights, tokens)
-            return answers + SIGHT_WEIGHT * seen, {**scores, **more}
-
-        return loss
-
-    def _seen(
-        self, sights: Sights
-    ) -> tuple[tuple[Tensor, dict[str, float]], tuple[Tensor, Tensor]]:
-        """Return the tower's loss with its scores, and the tokens of clips and pictures."""
-        with self._precision():
-            clips = self._run_blocks(self.model, sights.clips, CLIP_SIZE)
-            pictures = self._run_blocks(self.model, sights.pictures, KEY_SIZE)
-            loss, scores = dense_loss(self.heads, clips, pictures, sights)
-            tokens = merge(self.model, clips), merge(self.model, pictures)
-        for part, key in zip(tokens, (False, True), strict=True):
-            off, said = telling_loss(part, sights, key=key)
-            loss = loss + TELLING_WEIGHT * off
-            scores |= {f'said_{name}': score for name, score in said.items()}
-        return (loss, scores), tokens
-
-    def _answered(
-        self, batch: Batch, shown: Shown, tokens: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of answers, with scores."""
+    def _of_rows(self, batch: Batch, shown: Shown, told: tuple[Tensor, Tensor] | None
+                 ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of whole conversations."""
+        clips, pictures = told or (None, None)
+        tokens = (self._said(shown, clips, key=False), self._said(shown, pictures, key=True))
+        batch = batch.to(self._device)
         read = read_batch(self.model, batch, tokens, self._run_layers)
         answers, said = answer_loss(self.model, batch, read)
         aligned, scores = self._alignment.loss(self.model, batch, shown, read)
-        scores |= shares_right(batch, said, self._tokenizer)
-        return answers + ALIGNMENT_WEIGHT * aligned, {**scores, 'answers': answers.item()}
+        scores |= {**shares_right(batch, said, self._tokenizer), 'answers': answers.item()}
+        return answers + ALIGNMENT_WEIGHT * aligned, scores
+
+    @torch.no_grad()
+    def _said(self, shown: Shown, told: Tensor | None, *, key: bool) -> Tensor:
+        """Return tokens of clips, or of pictures: those that are told, else the tower's."""
+        if told is not None:
+            return told.to(self._device)
+        assert isinstance(shown, Sights)
+        patches, size = (shown.pictures, KEY_SIZE) if key else (shown.clips, CLIP_SIZE)
+        return merge(self.model, self._run_blocks(self.model, patches.to(self._device), size))
 
     def _feed(self, draw: Callable[[np.random.Generator], _T], steps: int, number: int
               ) -> Feed[_T]:
         return Feed(draw, steps, (self._recipe.seed, number, rank()), self._recipe.loaders)
 
     def _draw_sights(self, rng: np.random.Generator) -> Sights:
-        numbers = rng.integers(0, len(self._cache), self._recipe.batch).tolist()
+        numbers = rng.integers(0, self._learnt, self._recipe.batch).tolist()
         frames = [int(rng.choice(self._cache.kept(n))) for n in numbers[:self._recipe.pictures]]
         sights = self._cache.draw(numbers, frames)
         return flipped(sights) if rng.random() < 0.5 else sights
 
-    def _draw_told(
-        self, rng: np.random.Generator
-    ) -> tuple[Batch, Shown, tuple[Tensor, Tensor]]:
-        rows = self._some_rows(rng, kept=False)
-        shown = self._cache.shown([r.number for r in rows], [r.frame for r in rows])
-        tokens = told(shown, key=False, rng=rng)[0], told(shown, key=True, rng=rng)[0]
-        return collate(rows, self._tokenizer.pad_token_id), shown, tokens
+    def _draw_asked(self, rng: np.random.Generator, *, reads: bool
+                    ) -> tuple[Asked, Shown, Tensor | None]:
+        numbers = [self._number(rng, reads=reads) for _ in range(2 * self._recipe.rows)]
+        asked = draw_asked(self._rows, numbers, rng, self._tokenizer.pad_token_id)
+        if reads:
+            return asked, self._cache.draw(numbers, []), None
+        shown = self._cache.shown(numbers, [])
+        return asked, shown, told(shown, key=False, rng=rng)[0]
 
-    def _draw_rows(self, rng: np.random.Generator) -> tuple[Batch, Sights]:
-        rows = self._some_rows(rng, kept=True)
-        sights = self._cache.draw([r.number for r in rows], [r.frame for r in rows])
-        return collate(rows, self._tokenizer.pad_token_id), sights
-
-    def _some_rows(self, rng: np.random.Generator, *, kept: bool) -> list[Row]:
-        """Draw rows; their key frames are ones that are kept as pictures, when they must be."""
+    def _draw_rows(self, rng: np.random.Generator, *, reads: bool
+                   ) -> tuple[Batch, Shown, tuple[Tensor, Tensor] | None]:
         rows: list[Row] = []
         while len(rows) < self._recipe.rows:
-            number = int(rng.integers(len(self._cache)))
-            row = (self._rows.draw(number, rng, self._cache.kept(number)) if kept
+            number = self._number(rng, reads=reads)
+            row = (self._rows.draw(number, rng, self._cache.kept(number)) if reads
                    else self._rows.draw(number, rng))
             if row is not None:
                 rows.append(row)
-        return rows
+        batch = collate(rows, self._tokenizer.pad_token_id)
+        numbers, frames = [r.number for r in rows], [r.frame for r in rows]
+        if reads:
+            return batch, self._cache.draw(numbers, frames), None
+        shown = self._cache.shown(numbers, frames)
+        return batch, shown, (told(shown, key=False, rng=rng)[0],
+                              told(shown, key=True, rng=rng)[0])
+
+    def _number(self, rng: np.random.Generator, *, reads: bool) -> int:
+        """Draw a clip; one that was kept from the tower when it is to be read."""
+        return int(rng.integers(self._learnt if reads else 0, len(self._cache)))
 
     def _precision(self) -> torch.autocast:
         if self._device.type == 'cpu':
@@ -266,7 +302,7 @@ def _work(recipe: GroundingRecipe, out: Path, stages: Sequence[str], on_log: Log
     made: dict[str, tuple[dict[str, nn.Module], Callable[[], Loss], int, float]] = {
         'sight': ({'tower': tower, 'heads': heads}, trainer.sight, recipe.sight_steps, 2e-3),
         'words': ({'language': language}, trainer.words, recipe.words_steps, 2e-3),
-        'joint': ({'model': model, 'heads': heads}, trainer.joint, recipe.joint_steps, 5e-4),
+        'reading': ({'language': language}, trainer.reading, recipe.reading_steps, 1e-3),
     }
     layers = [p for part in (tower.blocks, language.layers) for p in part.parameters()
               if p.ndim == 2]
@@ -276,7 +312,7 @@ def _work(recipe: GroundingRecipe, out: Path, stages: Sequence[str], on_log: Log
         trained = {id(p) for p in parameters}
         Stage(name, out, modules, parameters, steps, lr, seed=recipe.seed,
               matrices=[p for p in layers if id(p) in trained]).run(loss(), on_log)
-    if rank() == 0 and 'joint' in stages:
+    if rank() == 0 and 'reading' in stages:
         save_model(model, tokenizer, out / 'model')
 
 
@@ -296,5 +332,5 @@ def train_grounding(
     out.mkdir(parents=True, exist_ok=True)
     ReasoningStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
     SightCache(out / 'clips', recipe.clips, out / 'sights', max(2, recipe.processes))
-    run_together(_work, recipe.processes, recipe, out, ('sight', 'words', 'joint'), on_log)
+    run_together(_work, recipe.processes, recipe, out, ('sight', 'words', 'reading'), on_log)
     return out / 'model'

@@ -143,9 +143,9 @@ class SightCache:
 
     def _stack(self, name: str, numbers: Sequence[int], at: Sequence[int] | None = None
                ) -> Tensor:
-        """Return one part of some clips; labels as int64."""
+        """Return one part of some clips; labels as int64. Of no clips, an empty one."""
         parts = [self._part(name, n) for n in numbers]
         if at is not None:
             parts = [part[i] for part, i in zip(parts, at, strict=True)]
-        stacked = torch.from_numpy(np.stack(parts))
+        stacked = torch.from_numpy(np.array(parts))
         return stacked if stacked.dtype == torch.uint8 else stacked.long()

@@ -40,16 +40,20 @@ KEY_SIZE = (224, 168)
 PATCH = 7
 MERGE = 2
 MAX_NEW_TOKENS = 128
+LAYERS, READING_LAYERS = 7, 5
+"""Of the language model, and how many of them a word may need to be read off a thing. What one
+token has read is known to the tokens after it in the layers that follow."""
 
 # Which of a head's 16 rotary pairs turn with time, row, column, time, row, column, ...: every
 # direction has quick pairs, which tell neighbours apart, and slow ones.
 _SECTIONS = (1, 2, 2, 1, 2, 2, 2, 2, 2)
 _PLACE_STRENGTH = {'row': 7.0, 'column': 14.0}
 _ANCHOR_SCORE = 8.0
+_ECHO = 3.5
 
 
 def grounding_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
-    """Return the sizes: 3.8 million parameters, 7.6 MB in half precision."""
+    """Return the sizes: 4.6 million parameters, 9 MB in half precision."""
 
     def token(text: str) -> int:
         return int(tokenizer.convert_tokens_to_ids(text))
@@ -57,7 +61,7 @@ def grounding_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(
         text_config={
             'vocab_size': len(tokenizer), 'hidden_size': WIDTH, 'intermediate_size': 448,
-            'num_hidden_layers': 5, 'num_attention_heads': 5, 'num_key_value_heads': 5,
+            'num_hidden_layers': LAYERS, 'num_attention_heads': 5, 'num_key_value_heads': 5,
             'max_position_embeddings': 2048, 'tie_word_embeddings': True,
             'rope_parameters': {'rope_type': 'default', 'rope_theta': 40.0,
                                 'mrope_section': list(_SECTIONS)},
@@ -86,6 +90,7 @@ def fresh_model(
     _start_tower(model)
     _start_language(model, tokenizer)
     _start_places(model, tokenizer)
+    _start_echoes(model)
     model.generation_config.max_new_tokens = MAX_NEW_TOKENS
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(END)
     model.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
@@ -210,6 +215,32 @@ def _start_places(
         attention.v_proj.weight[part][copied, PARTS['column'].start + copied] += 1 / loud
         attention.o_proj.weight[:, part] *= 0.1
         attention.o_proj.weight[PARTS[side].start + copied, head * dim + copied] += 1.0
+
+
+@torch.no_grad()
+def _start_echoes(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Start the last layers adding nothing, heads of the first of them looking at what precedes.
+
+    A name takes several words. The first of them is said by a token that has found the thing;
+    the next need not find it again when they look back at what that token has read.
+    """
+    language = model.model.language_model
+    for layer in language.layers[READING_LAYERS:]:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    attention = language.layers[READING_LAYERS].self_attn
+    frequency, dim = language.rotary_emb.inv_freq, attention.head_dim
+    looks = torch.arange(PARTS['none'].start)
+    for head in range(4):
+        part = slice(head * dim, (head + 1) * dim)
+        angle = -frequency * (head + 1)
+        attention.q_proj.weight[part] *= 0.1
+        attention.k_proj.weight[part] *= 0.1
+        attention.q_proj.bias[part] = _ECHO * torch.cat([angle.cos(), angle.sin()])
+        attention.k_proj.bias[part] = _ECHO * torch.cat([torch.ones(dim // 2),
+                                                         torch.zeros(dim // 2)])
+        attention.v_proj.weight[part] *= 0.1
+        attention.v_proj.weight[part][looks, looks] += 0.3
 
 
 def save_model(

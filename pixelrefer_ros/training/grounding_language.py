@@ -68,7 +68,8 @@ def run_layers(
         q, k = (part * cos + torch.cat([-part[..., part.shape[-1] // 2:],
                                         part[..., :part.shape[-1] // 2]], -1) * sin
                 for part in (q * attention.scaling, k))
-        scores = q @ k.transpose(-1, -2) + mask
+        scores = q @ k.transpose(-1, -2)
+        scores = scores + mask.to(scores.dtype)
         read = scores.softmax(-1).to(v.dtype) @ v
         x = x + attention.o_proj(read.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))

@@ -196,10 +196,7 @@ class RowMaker:
         if frame not in seen or rng.random() < 0.3:  # another may be chosen that shows it
             frame = int(rng.choice(seen))
         row = Row(number, frame)
-        first = row.branch(-1)
-        row.say(first, self._encode(''.join(('<|im_start|>user', CLIP_START, *ANCHORS))))
-        row.clip_at = row.show(first, self._token('<|video_pad|>'), CLIP_SIZE)
-        row.say(first, self._encode('<|vision_end|>'))
+        first = self._show_clip(row)
         # The one that goes on comes last: the others are of no concern to what follows.
         for question in [*(q for q in asked if q is not leading), leading]:
             node = row.branch(first)
@@ -212,6 +209,23 @@ class RowMaker:
                       boxed=True)
         self._show_key(row, clip, node, leading.target, rng)
         return row
+
+    def ask(self, number: int, rng: np.random.Generator, count: int) -> Row:
+        """Draw a row of questions alone, one branch each, at most ``count``."""
+        clip, row = self._store.facts(number), Row(number, 0)
+        first = self._show_clip(row)
+        for question in questions(clip, rng, count, held_out=self._held_out):
+            text = self._asked_for(self._prompts.turn1, question)
+            self._ask(row, row.branch(first), text, question, rng, clip)
+        return row
+
+    def _show_clip(self, row: Row) -> int:
+        """Begin a row with its clip; return the turn that others follow."""
+        first = row.branch(-1)
+        row.say(first, self._encode(''.join(('<|im_start|>user', CLIP_START, *ANCHORS))))
+        row.clip_at = row.show(first, self._token('<|video_pad|>'), CLIP_SIZE)
+        row.say(first, self._encode('<|vision_end|>'))
+        return first
 
     @staticmethod
     def _asked_for(prompt: str, question: ReasoningQuestion) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip, assignment, rehearse
 from pixelrefer_ros.simulation.reasoning_questions import ask, roles_for
 from pixelrefer_ros.simulation.reasoning_story import StoryTeller
+from pixelrefer_ros.training.grounding_pictures import Shown, draw_sights
 
 SIZE = (384, 288)
 
@@ -61,3 +62,10 @@ class StoryStore:
                 picture[y0:y1, x0:x1] = k + 1
             made.append(picture)
         return made
+
+
+def shown_of(store: StoryStore, numbers: list[int]) -> Shown:
+    """Return what clips show, without pictures."""
+    sights = draw_sights(store, numbers, [0] * len(numbers))
+    return Shown(sights.first_cells, sights.picture_cells, sights.first_boxes, sights.boxes,
+                 sights.facts)

@@ -18,7 +18,7 @@ from pixelrefer_ros.training.grounding_pictures import draw_sights
 from pixelrefer_ros.training.grounding_store import ReasoningStore
 from tests.rendering import needs_rendering
 
-SMALL = GroundingRecipe(clips=4, sight_steps=1, words_steps=1, joint_steps=1, batch=3,
+SMALL = GroundingRecipe(clips=4, sight_steps=1, words_steps=1, reading_steps=1, batch=3,
                         pictures=2, rows=2, processes=1)
 
 
@@ -48,7 +48,7 @@ def test_the_recipe_leaves_a_model_that_the_chain_asks(made) -> None:
 def test_every_stage_logs_and_a_finished_run_is_not_run_again(made) -> None:
     out, folder = made
     lines = [json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines()]
-    assert [line['stage'] for line in lines] == ['sight', 'words', 'joint']
+    assert [line['stage'] for line in lines] == ['sight', 'words', 'reading']
     assert all(np.isfinite(line['loss']) for line in lines)
     before = (folder / 'model.safetensors').read_bytes()
     assert train_grounding(out, SMALL) == folder
