@@ -4,8 +4,9 @@
 
 The bag holds what a robot would record: a 640x480 camera, for ten seconds the detections of an
 instance segmenter with ids (one of them boxes only), and the questions of a planner. Then the
-segmenter is silent; the planner points at five things, once each, and goes on asking. Run it
-from the root of the repository: ``python -m demo.make_bag``.
+segmenter is silent; the planner points at five things, once each, and goes on asking. Seven times
+it asks for a thing in words alone, of which two are not there. Run it from the root of the
+repository: ``python -m demo.make_bag``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pixelrefer_ros.bags.truth import QueryTruth, RegionTruth, Truth
+from pixelrefer_ros.bags.truth import QueryTruth, RegionTruth, Spot, Truth, box_at
 from pixelrefer_ros.bags.video import ORIGIN_NS, make_bag
 from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.types import Query, Region, RegionKind, Task
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 DURATION_S = 16.0
 DETECTOR_STOPS_S = 10.0
 CAMERA_HZ = 30.0
-DETECTOR_HZ = 5.0  # on every other image that is kept at 10 Hz
+KEPT_HZ = 10.0  # by the node, unless told otherwise
+DETECTOR_HZ = 5.0  # on every other image that is kept
 MIN_AREA_PX = 250
 
 
@@ -155,6 +157,19 @@ QUESTIONS: tuple[tuple[float, tuple[str, ...], str, str, tuple[str, ...]], ...] 
     (15.5, ('the_cube',), 'What colour is it?', 'colour', ('green',)),
 )
 
+# What to find in words alone: (seconds, how far back to look, 0 for as far as the node does,
+# what, region id of what it is, '' when nothing is). Each has one answer in its window, in which
+# nothing moves at first: what was going on before cannot be told from it.
+FINDINGS: tuple[tuple[float, float, str, str], ...] = (
+    (5.0, 0.0, 'Find the yellow bottle.', 'obj_4'),
+    (6.2, 0.0, 'Is there a red ball?', ''),
+    (7.5, 0.0, 'Which object moved first?', 'obj_2'),
+    (8.0, 0.0, 'Show me the object that the arm just moved.', 'obj_5'),
+    (9.9, 10.0, 'Which object fell?', 'obj_6'),
+    (15.9, 5.6, 'Which object did the robot pick up?', 'obj_5'),
+    (15.9, 5.6, 'Which object fell?', ''),
+)
+
 
 def _thing(act: Act) -> ThingSpec:
     size, colour, shape = act.look
@@ -215,8 +230,13 @@ def _points(mask: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
     return ((float(x), float(y)), (float(x) + reach, float(y)))
 
 
-def truth() -> Truth:
-    """Return what is true of the scene."""
+def truth(tracks: dict[str, list[Spot]]) -> Truth:
+    """Return what is true of the scene.
+
+    Args:
+        tracks: Where the things of ``FINDINGS`` are to be seen, by region id.
+    """
+    plain = {act.region_id: f'the {act.look[1]} {act.look[2]}' for act in ACTS}
     regions = {}
     names = {act.region_id: [act.region_id] for act in ACTS}
     for _, name, act_id, _ in POINTED:
@@ -233,11 +253,34 @@ def truth() -> Truth:
             regions[name] = tuple(spans)
     return Truth(
         origin_ns=ORIGIN_NS,
-        queries={f'q{i:02d}': QueryTruth(accept=accepted, kind=kind)
-                 for i, (_, _, _, kind, accepted) in enumerate(QUESTIONS, 1)},
+        queries={
+            **{f'q{i:02d}': QueryTruth(accept=accepted, kind=kind)
+               for i, (_, _, _, kind, accepted) in enumerate(QUESTIONS, 1)},
+            **{f'g{i:02d}': QueryTruth(kind='find', track=plain.get(target, ''),
+                                    absent=not target)
+               for i, (_, _, _, target) in enumerate(FINDINGS, 1)},
+        },
         regions=regions,
         vocabulary={'colour': tuple(COLOURS), 'shape': SHAPES, 'size': tuple(SIZES),
-                    'motion': tuple(MOTION_WORDS.values())})
+                    'motion': tuple(MOTION_WORDS.values())},
+        tracks={plain[target]: thinned(spots) for target, spots in tracks.items()})
+
+
+def thinned(track: list[Spot]) -> tuple[Spot, ...]:
+    """Leave out the spots that the others tell, to the pixel; one a second stays."""
+    kept, first = track[:1], 0
+    for i in range(2, len(track)):
+        ends = [track[first], track[i]]
+        told = ends[1].at_s - ends[0].at_s <= 1.0
+        for spot in track[first + 1 : i]:
+            box = box_at(ends, spot.at_s)
+            told = told and box is not None and all(
+                abs(a - b) <= 1
+                for a, b in zip((box.x, box.y, box.width, box.height), spot[1:], strict=True))
+        if not told:
+            first = i - 1
+            kept.append(track[first])
+    return (*kept, *track[-1:])
 
 
 def main() -> None:
@@ -245,7 +288,8 @@ def main() -> None:
     folder = Path(__file__).parent
     detections: list[tuple[float, Region]] = []
     frames: list[tuple[float, NDArray[np.uint8]]] = []
-    every = round(CAMERA_HZ / DETECTOR_HZ)
+    every, kept = round(CAMERA_HZ / DETECTOR_HZ), round(CAMERA_HZ / KEPT_HZ)
+    tracks: dict[str, list[Spot]] = {target: [] for *_, target in FINDINGS if target}
     index = {act.region_id: k for k, act in enumerate(ACTS)}
     pointed = {round(at_s * CAMERA_HZ): (name, index[act_id], kind)
                for at_s, name, act_id, kind in POINTED}
@@ -257,6 +301,11 @@ def main() -> None:
                 if mask.sum() >= MIN_AREA_PX:
                     kind = RegionKind.BOX if act.box_only else RegionKind.MASK
                     detections.append((time_s, _region(act.region_id, kind, mask)))
+        if i % kept == 0:
+            for name, track in tracks.items():
+                box = masks.bounding_box(masks.encode(numbers == index[name] + 1))
+                if box is not None:
+                    track.append(Spot(round(time_s, 3), box.x, box.y, box.width, box.height))
         if i in pointed:
             name, k, kind = pointed[i]
             detections.append((time_s, _region(name, kind, numbers == k + 1)))
@@ -264,9 +313,13 @@ def main() -> None:
         (at_s, Query(f'q{i:02d}', text, Task.ASK, region_ids=ids))
         for i, (at_s, ids, text, _, _) in enumerate(QUESTIONS, 1)
     ]
+    queries += [
+        (at_s, Query(f'g{i:02d}', text, Task.GROUND, window_s=window_s))
+        for i, (at_s, window_s, text, _) in enumerate(FINDINGS, 1)
+    ]
     made = make_bag(iter(frames), folder / 'tabletop.mcap', camera='camera', regions=detections,
                     queries=queries, quality=82, overwrite=True)
-    truth().save(folder / 'tabletop.truth.json')
+    truth(tracks).save(folder / 'tabletop.truth.json')
     print(made)
 
 

@@ -4,7 +4,8 @@
 
 Three processes: the node, the player, and this one, which listens. Results go to demo/out/:
 output.mcap, annotated.mp4, report.html, summary.json. The exit status is 0 when the pipeline
-worked: every question was answered and every region described, whether right or wrong.
+worked: every question was answered and every region described, whether right or wrong. To say of
+a thing asked for in words alone that it is not there is an answer.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from pixelrefer_ros.bags.summary import Summary, summarise
 from pixelrefer_ros.bags.topics import Role
 from pixelrefer_ros.bags.truth import Truth, load_truth, truth_beside
 from pixelrefer_ros.bags.writing import BagWriter
-from pixelrefer_ros.core.types import Answer, ErrorCode, PixelReferError
+from pixelrefer_ros.core.types import Answer, ErrorCode, PixelReferError, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pixelrefer_ros.bags.story import Story
+    from pixelrefer_ros.bags.story import Asked, Said, Story
     from pixelrefer_ros.core.types import Description
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--bag', type=Path, default=ROOT / 'demo' / 'tabletop.mcap')
     parser.add_argument('--out', type=Path, default=ROOT / 'demo' / 'out')
-    parser.add_argument('--model', default='tabletop')
+    parser.add_argument('--model', default='tabletop', help='describes regions')
+    parser.add_argument('--ground-model', default='tabletop',
+                        help="finds things from words; '' for none")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--rate', type=float, default=1.0, help='speed, 1 being as recorded')
     parser.add_argument('--patience', type=float, default=120.0,
@@ -91,6 +94,9 @@ def _play(bag: Bag, truth: Truth, options: argparse.Namespace, console: Console)
         'model.name': options.model,
         'model.device': options.device,
     }
+    if options.ground_model:
+        parameters |= {'grounding.model': options.ground_model,
+                       'grounding.device': options.device}
     with (
         BagWriter(options.out / 'output.mcap', overwrite=True) as writer,
         NodeProcess(parameters, options.out / 'node.log') as node,
@@ -167,10 +173,12 @@ def _line(result: Description | Answer, truth: Truth) -> str:
         verdicts = truth.judge_description(result)
         mark = _mark(all(verdicts.values()) if verdicts else None)
         return f'{took} {mark} [cyan]{escape(result.region_id):8}[/] {escape(result.text)}'
-    mark = _mark(truth.judge_answer(result))
-    text = f'{escape(result.text)}'
+    right = truth.judge_answer(result)
+    mark = _mark(right)
+    text = escape(result.text)
     if result.error_code != ErrorCode.OK:
-        text = f'[red]{result.error_code.name}: {escape(result.error_msg)}[/]'
+        text = f'{result.error_code.name}: {escape(result.error_msg)}'
+        text = text if right else f'[red]{text}[/]'
     return f'{took} {mark} [magenta]{escape(result.query_id):8}[/] {text}'
 
 
@@ -197,12 +205,15 @@ def _write(
 
 def _verdict(story: Story, summary: Summary, console: Console) -> int:
     """Print the totals; return the exit status."""
-    def share(right: int | None, total: int) -> str:
-        return f'{total}' if right is None else f'{right} of {total} right'
-
+    to_find: list[Asked] = []
+    others: list[Asked] = []
+    for asked in story.asked:
+        grounds = asked.query is not None and asked.query.task == Task.GROUND
+        (to_find if grounds else others).append(asked)
     console.print(
-        f'\nquestions: {share(summary.right, summary.questions)}; '
-        f'descriptions: {share(summary.right_descriptions, summary.descriptions)}; '
+        f'\nquestions: {_share(others)}; '
+        + (f'things to find in words: {_share(to_find)}; ' if to_find else '') +
+        f'descriptions: {_share(story.said)}; '
         f'latency p50 {summary.latency_ms["p50"]} ms, p95 {summary.latency_ms["p95"]} ms; '
         f'images: {summary.frames_in}, {summary.frames_dropped} dropped'
     )
@@ -213,12 +224,18 @@ def _verdict(story: Story, summary: Summary, console: Console) -> int:
     silent = [
         name for _, name in story.observations if name not in described | of_queries
     ]
-    failed = summary.questions - summary.answered
+    failed = summary.questions - summary.answered - summary.errors.get('NOT_GROUNDED', 0)
     if failed:
         console.print(f'[bold red]demo failed:[/] {failed} questions were not answered')
     if silent:
         console.print(f'[bold red]demo failed:[/] never described: {", ".join(silent)}')
     return 1 if failed or silent else 0
+
+
+def _share(told: Sequence[Asked | Said]) -> str:
+    """Return how many there are, and how many are right where that is known."""
+    judged = [one.right for one in told if one.right is not None]
+    return f'{sum(judged)} of {len(judged)} right' if judged else f'{len(told)}'
 
 
 if __name__ == '__main__':

@@ -111,9 +111,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'grounding_model',
             default_value='',
-            description='Vision language model that answers GROUND queries: a folder, a hub name '
-            "fetched before, or with grounding_url the server's name for it. Empty: the parameter "
-            "file's grounding.model.",
+            description='Vision language model that answers GROUND queries: tabletop, a folder, a '
+            "hub name fetched before, or with grounding_url the server's name for it. Empty: the "
+            "parameter file's grounding.model.",
         ),
         DeclareLaunchArgument(
             'grounding_url',
@@ -124,8 +124,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'grounding_profile',
             default_value='',
-            description='How that model is asked: revseg, qwen2.5-vl, qwen3-vl, a YAML file, or '
-            "auto. Empty: the parameter file's grounding.profile.",
+            description='How that model is asked: revseg, qwen2.5-vl, qwen3-vl, tabletop, a YAML '
+            "file, or auto. Empty: the parameter file's grounding.profile.",
         ),
         DeclareLaunchArgument(
             'cameras',

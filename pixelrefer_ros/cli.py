@@ -24,9 +24,11 @@ from pixelrefer_ros.cli_ground import (
     GroundModel,
     GroundProfile,
     GroundUrl,
+    beside,
     load_grounder,
     need_grounder,
     show_found,
+    warn_stranger,
 )
 from pixelrefer_ros.cli_support import (
     Backend,
@@ -133,7 +135,8 @@ def replay(
         folder = out_dir or Path(f'{bag.stem if bag.is_file() else bag.name}_replay')
         make_tracker = load_tracker(tracker, tracker_model, device)
         grounder = load_grounder(
-            ground_model, ground_url, ground_profile, ground_api_key_env, device
+            beside(model, ground_model, ground_url), ground_url, ground_profile,
+            ground_api_key_env, device,
         )
         describer = load_describer(model, device, quantization)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -260,9 +263,11 @@ def describe(
 
         look = look_at(file, frames=frames, start_s=start, end_s=end)
         grounder = need_grounder(
-            load_grounder(ground_model, ground_url, ground_profile, ground_api_key_env, device),
+            load_grounder(beside(model, ground_model, ground_url), ground_url, ground_profile,
+                          ground_api_key_env, device),
             '--ground-',
         )
+        warn_stranger(grounder, to_tabletops=False)
         video = len(look.frames) > 1
         make_tracker = load_tracker(tracker, tracker_model, device) if video else None
         describer = load_describer(model, device, quantization)

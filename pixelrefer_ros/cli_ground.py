@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from pixelrefer_ros.cli_support import err, out, save_picture
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.models.registry import TABLETOP, Use, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pixelrefer_ros.grounding.chain import GroundingChain
 
 MODEL_HELP = (
-    'Vision language model that finds things from words: a folder, or a hub name fetched before; '
-    "with a URL the server's name for it."
+    "Vision language model that finds things from words: 'tabletop', a folder, or a hub name "
+    "fetched before; with a URL the server's name for it."
 )
 URL_HELP = 'OpenAI-compatible server that runs it.'
 PROFILE_HELP = "How it is asked: a profile, a YAML file, or 'auto' by its architecture."
@@ -37,6 +38,15 @@ GroundProfile = Annotated[str, typer.Option(help=PROFILE_HELP)]
 GroundKey = Annotated[
     str, typer.Option('--ground-api-key-env', metavar='NAME', help=KEY_HELP)
 ]
+
+
+def beside(describer: str, model: str, url: str) -> str:
+    """Return the grounding model to use beside a describer, '' for none.
+
+    The two embedded models go together. Beside any other describer one must be named: what that
+    one is for the embedded one has never seen.
+    """
+    return TABLETOP if describer == TABLETOP and not (model or url) else model
 
 
 def load_grounder(
@@ -62,9 +72,7 @@ def load_grounder(
 
 def _refuse_describer(model: str) -> None:
     """Refuse a model that describes regions: it holds no conversations."""
-    from pixelrefer_ros.models.registry import resolve
-
-    config = resolve(model) / 'config.json'
+    config = resolve(model, Use.GROUNDING) / 'config.json'
     kind = json.loads(config.read_text(encoding='utf-8')) if config.is_file() else {}
     if str(kind.get('model_type', '')).startswith('pixelrefer'):
         raise PixelReferError(
@@ -91,22 +99,21 @@ def need_grounder(grounder: GroundingChain | None, option: str) -> GroundingChai
     )
 
 
-def warn_stranger(model: str, profile: str, *, to_tabletops: bool) -> None:
+def warn_stranger(chain: GroundingChain, *, to_tabletops: bool) -> None:
     """Say so when a model is asked about what it was not made for.
 
     Args:
-        model: As named, '' for that of a server.
-        profile: As named.
+        chain: Who is asked; its profile tells what it was made for.
         to_tabletops: Whether it is asked about simulated tabletops.
     """
-    made_for = 'tabletop' in (Path(profile).stem, Path(model).name.split('-')[0])
-    name = escape(model or 'the model')
+    made_for = chain.profile.name == TABLETOP
+    name = f"'{escape(chain.name)}'" if chain.name else 'the model'
     if to_tabletops and not made_for:
         err.print(f'[yellow]note:[/] {name} was not made for simulated tabletops; the scores are '
                   'those of a model that has never seen one', soft_wrap=True)
     elif made_for and not to_tabletops:
         err.print(f'[yellow]note:[/] {name} knows simulated tabletops and nothing else; expect '
-                  'nothing of it here', soft_wrap=True)
+                  'nothing of it elsewhere', soft_wrap=True)
 
 
 @contextmanager

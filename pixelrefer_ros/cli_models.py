@@ -35,6 +35,7 @@ from pixelrefer_ros.cli_support import (
     save_json,
 )
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
+from pixelrefer_ros.models.registry import TABLETOP
 
 train_app = typer.Typer(no_args_is_help=True, help='Train a model.')
 evaluate_app = typer.Typer(no_args_is_help=True, help='Measure how often a model is right.')
@@ -105,7 +106,7 @@ def train_grounding(
     clips: Annotated[int | None, _DEFAULT] = None,
     sight_steps: Annotated[int | None, _DEFAULT] = None,
     words_steps: Annotated[int | None, _DEFAULT] = None,
-    joint_steps: Annotated[int | None, _DEFAULT] = None,
+    reading_steps: Annotated[int | None, _DEFAULT] = None,
     batch: Annotated[int | None, _DEFAULT] = None,
     processes: Annotated[int | None, _DEFAULT] = None,
     loaders: Annotated[int | None, _DEFAULT] = None,
@@ -120,7 +121,7 @@ def train_grounding(
         'clips': clips,
         'sight_steps': sight_steps,
         'words_steps': words_steps,
-        'joint_steps': joint_steps,
+        'reading_steps': reading_steps,
         'batch': batch,
         'processes': processes,
         'loaders': loaders,
@@ -248,11 +249,14 @@ def evaluate_grounding(
 ) -> None:
     """Ask what fell, moved first, was hit ... in simulated clips; score frame, box and masks.
 
-    Each clip is asked one question. J and F are means over all its frames, none left out. Every
-    fifth round asks for what is not there: then only saying so is right.
+    The embedded model is asked unless another is named. Each clip is asked one question. J and F
+    are means over all its frames, none left out. Every fifth round asks for what is not there:
+    then only saying so is right.
     """
     from rich.progress import Progress
 
+    if not (model or url):
+        model = TABLETOP
     chain = need_grounder(load_grounder(model, url, profile, api_key_env, device), '--')
     chains = {'two turns': chain}
     if single_turn:
@@ -269,7 +273,7 @@ def evaluate_grounding(
     ):
         task = progress.add_task('clips', total=clips)
         results = compare(
-            examples(clips, seed, held_out=held_out, between=BETWEEN), answers,
+            examples(clips, seed, held_out=held_out, between=BETWEEN, ahead=True), answers,
             on_clip=lambda done: progress.update(task, completed=done),
         )
     for name, result in results.items():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from pixelrefer_ros.bags.topics import Role
 from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.types import Answer, Box, ErrorCode, Evidence, Mask, Task
 from pixelrefer_ros.grounding.chain import GroundingChain
-from tests.bags.finding import ABSENT, PROFILE, box_line, chain, frame_line, square
+from tests.bags.finding import ABSENT, PROFILE, box_line, frame_line, square
 from tests.bags.test_grounding import write as write_questions
 from tests.chat_doubles import ScriptedChatModel
 from tests.doubles import ScriptedDescriber
@@ -26,6 +27,7 @@ from tests.scenes import HEIGHT, WIDTH, overlap, scene, truth
 from tests.test_cli import fake_client, refused, run
 
 FRAMES = 16
+FOR_OTHERS = replace(PROFILE, name='for others')
 FOUND = (frame_line(8), box_line(square(8)))
 
 
@@ -42,10 +44,10 @@ def named(monkeypatch):
     """Put scripted chains in the place of the vision language models that are named."""
     calls = []
 
-    def script(*said):
+    def script(*said, profile=PROFILE):
         def load(*given):
             calls.append(given)
-            return GroundingChain(ScriptedChatModel(said * 9), PROFILE)
+            return GroundingChain(ScriptedChatModel(said * 9), profile)
 
         for module in (cli, cli_models):
             monkeypatch.setattr(module, 'load_grounder', load)
@@ -85,10 +87,20 @@ def test_replay_answers_questions_in_words(tmp_path, model, named):
     assert 'class="card found"' in (tmp_path / 'out' / 'report.html').read_text()
 
 
+def test_the_embedded_models_go_together(tmp_path, model, named):
+    calls = named(frame_line(12), box_line(square(15)))
+    path = write_questions(tmp_path / 'bag.mcap')
+    options = ('--out', tmp_path / 'out', '--no-video', '--no-report')
+    assert run('replay', path, *options)[0] == 0
+    assert run('replay', path, *options, '--model', 'other/describer')[0] == 0
+    assert run('replay', path, *options, '--ground-url', 'http://gpu:8000')[0] == 0
+    assert [call[:2] for call in calls] == [('tabletop', ''), ('', ''), ('', 'http://gpu:8000')]
+
+
 def test_replay_without_a_model_refuses_such_questions(tmp_path, model):
     path = write_questions(tmp_path / 'bag.mcap')
     status, text, error = run('replay', path, '--out', tmp_path / 'out', '--no-video',
-                              '--no-report')
+                              '--no-report', '--model', 'other/describer')
     assert status == 0, error
     assert text.count('UNSUPPORTED') == 2
     assert '2 questions, 0 answered' in text
@@ -128,13 +140,20 @@ def test_replay_asks_a_server(tmp_path, model, monkeypatch):
 
 @pytest.mark.parametrize(('options', 'words'), [
     (['--ground-model', 'some/vlm'], 'pixelrefer fetch some/vlm'),
-    (['--ground-model', 'tabletop'], 'cannot find things from words'),
     (['--ground-model', '/nowhere'], "no model '/nowhere'"),
     (['--ground-url', 'http://localhost:9'], 'name its profile'),
 ])
 def test_models_that_cannot_be_are_refused(tmp_path, model, options, words):
     path = write_questions(tmp_path / 'bag.mcap')
     assert words in refused('replay', path, '--out', tmp_path / 'out', *options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_model_that_describes_regions_is_refused(tmp_path, model):
+    path = write_questions(tmp_path / 'bag.mcap')
+    (tmp_path / 'config.json').write_text('{"model_type": "pixelrefer_lite"}')
+    error = refused('replay', path, '--out', tmp_path / 'out', '--ground-model', tmp_path)
+    assert 'cannot find things from words' in error
     assert not (tmp_path / 'out').exists()
 
 
@@ -162,11 +181,12 @@ def track_of(path):
 
 
 def test_describe_finds_in_a_video(tmp_path, film, model, named, monkeypatch):
-    calls = named(*FOUND)
+    calls = named(*FOUND, profile=FOR_OTHERS)
     monkeypatch.chdir(tmp_path)
     status, text, error = run('describe', film, '--ground', 'the one that moves',
                               '--ground-model', 'x', '--save', 'key.png')
     assert status == 0, error
+    assert 'note:' not in error
     assert calls == [('x', '', 'auto', '', 'auto')]
     box = square(8)
     assert 'describe found-file' in text
@@ -183,6 +203,15 @@ def test_describe_finds_in_a_video(tmp_path, film, model, named, monkeypatch):
     assert np.abs(drawn - scene(8)).mean() < 12
     edge = np.s_[box.y + 6:box.y + 34, box.x]
     assert np.abs(drawn[edge] - scene(8)[edge]).mean() > 40
+
+
+def test_describe_says_what_the_embedded_model_knows(tmp_path, film, model, named, monkeypatch):
+    calls = named(*FOUND)
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run('describe', film, '--ground', 'the one that moves')
+    assert status == 0, error
+    assert calls == [('tabletop', '', 'auto', '', 'auto')]
+    assert 'knows simulated tabletops and nothing else' in ' '.join(error.split())
 
 
 def test_describe_finds_in_a_bag(tmp_path, film, model, named):
@@ -219,7 +248,7 @@ def test_describe_a_region_of_a_bag(tmp_path, film, model):
 
 def test_describe_says_what_was_not_found(tmp_path, film, model, named, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    named(ABSENT)
+    named(ABSENT, profile=FOR_OTHERS)
     error = refused('describe', film, '--ground', 'the cup', '--ground-model', 'x')
     assert "NOT_GROUNDED: 'the cup' was not found: it is not in the video" in error
     assert not (tmp_path / 'film.track.json').exists()
@@ -229,7 +258,7 @@ def test_describe_refuses_what_does_not_go_together(film, model):
     assert run('describe', film, '--ground', 'a', '--box', '1,1,5,5')[0] == 2
     assert run('describe', film, '--ground', 'a', '--ask', 'b', '--ground-model', 'x')[0] == 2
     assert run('describe', film, '--ground', 'a', '--at', '1', '--ground-model', 'x')[0] == 2
-    error = refused('describe', film, '--ground', 'the cup')
+    error = refused('describe', film, '--ground', 'the cup', '--model', 'other/describer')
     assert 'pixelrefer fetch Qwen/' in error
     assert '--ground-url' in error
 
@@ -249,13 +278,13 @@ def test_ask_the_node_to_find(monkeypatch):
 # Evaluation
 
 
-def clips(count, seed, *, held_out, between):
+def clips(count, seed, *, held_out, between, ahead):
     """Give clips of the square, in place of rendered ones."""
     from pixelrefer_ros.evaluation.reasoning import BETWEEN
     from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip, measure
     from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
 
-    assert (held_out, between) == (True, BETWEEN)
+    assert (held_out, between, ahead) == (True, BETWEEN, True)
     numbers = np.stack([truth(step) for step in range(FRAMES)]).astype(np.uint8)
     images = np.stack([scene(step) for step in range(FRAMES)])
     areas, boxes = measure(numbers, 1)
@@ -277,7 +306,8 @@ def single_line(number, box):
 
 def test_evaluate_grounding(tmp_path, named, monkeypatch):
     monkeypatch.setattr('pixelrefer_ros.evaluation.reasoning.examples', clips)
-    calls = named(*FOUND, single_line(8, Box(square(8).x + 30, square(8).y, 40, 40)))
+    calls = named(*FOUND, single_line(8, Box(square(8).x + 30, square(8).y, 40, 40)),
+                  profile=FOR_OTHERS)
     path = tmp_path / 'deep' / 'scores.json'
     status, text, error = run(
         'evaluate', 'grounding', '--clips', '2', '--seed', '3', '--json', path, '--model',
@@ -300,18 +330,16 @@ def test_evaluate_grounding(tmp_path, named, monkeypatch):
 
 def test_answers_that_cannot_be_used_are_counted(named, monkeypatch):
     monkeypatch.setattr('pixelrefer_ros.evaluation.reasoning.examples', clips)
-    named('I see a square.')
-    status, text, error = run('evaluate', 'grounding', '--clips', '3', '--model', 'tabletop-vl',
-                              '--held-out', '--tracker', 'none')
+    calls = named('I see a square.')
+    status, text, error = run('evaluate', 'grounding', '--clips', '3', '--held-out', '--tracker',
+                              'none')
     assert (status, error) == (0, '')
+    assert calls == [('tabletop', '', 'auto', '', 'auto')]  # unless another is named
     assert 'answers: 3 turn1_unparsable' in text
 
 
-def test_evaluation_without_a_model_says_what_to_run(tmp_path):
-    assert 'pixelrefer fetch Qwen/' in refused('evaluate', 'grounding')
-    assert 'give --model' in refused('evaluate', 'grounding')
+def test_evaluation_of_a_missing_model_says_what_to_run():
     assert 'pixelrefer fetch some/vlm' in refused('evaluate', 'grounding', '--model', 'some/vlm')
-    assert 'describes regions' in refused('evaluate', 'grounding', '--model', 'tabletop')
 
 
 @pytest.fixture
@@ -331,9 +359,8 @@ def mevis(tmp_path):
     return tmp_path / 'mevis'
 
 
-def test_evaluate_a_data_set(tmp_path, mevis, monkeypatch):
-    monkeypatch.setattr(cli_models, 'load_grounder',
-                        lambda *given: chain(*FOUND, ABSENT))
+def test_evaluate_a_data_set(tmp_path, mevis, named):
+    named(*FOUND, ABSENT, profile=FOR_OTHERS)
     path = tmp_path / 'scores.json'
     status, text, error = run('evaluate', 'dataset', 'mevis', mevis, '--model', 'x', '--json',
                               path)

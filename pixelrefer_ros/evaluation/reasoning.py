@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pixelrefer_ros.evaluation.grounding import Grounding
+    from pixelrefer_ros.simulation.reasoning import ReasoningMaker
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
     from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
 
@@ -116,7 +117,7 @@ class _Mark:
 
 def examples(
     clips: int = 200, seed: int = 0, *, held_out: bool = False, between: int = 0,
-    size: tuple[int, int] = (384, 288),
+    size: tuple[int, int] = (384, 288), ahead: bool = False,
 ) -> Iterator[tuple[ReasoningClip, ReasoningQuestion]]:
     """Render clips that no training uses, one question each; every fifth round asks in vain.
 
@@ -126,21 +127,60 @@ def examples(
         held_out: Word the questions as training never does.
         between: Frames between two sampled ones.
         size: Width and height of the pictures.
+        ahead: Render the next clips in a process beside; they are the same.
     """
-    from pixelrefer_ros.simulation.reasoning import EVALUATION_SEED, ReasoningMaker
+    from pixelrefer_ros.simulation.reasoning import EVALUATION_SEED
 
-    maker = ReasoningMaker(*size)
+    first = EVALUATION_SEED + seed * 1_000_000
+    film = _Film(range(first, first + clips), held_out, between, size)
+    if ahead:
+        # imported here: the rest needs no torch
+        from torch.utils.data import DataLoader
+
+        load: Any = DataLoader  # typed for its own base class, and takes any sequence
+        yield from load(film, batch_size=None, collate_fn=_as_it_is, num_workers=1,
+                        multiprocessing_context='spawn')
+        return
     try:
-        for i in range(clips):
-            number = EVALUATION_SEED + seed * 1_000_000 + i
-            clip = maker.make(number, between=between)
-            question = ask(clip, clip.kind, clip.absent, np.random.default_rng((number, 9)),
-                           held_out=held_out)
-            if question is None:  # the maker asked with the same numbers
-                raise RuntimeError(f'clip {number} does not answer the question it was made for')
-            yield clip, question
+        yield from (film[i] for i in range(clips))
     finally:
-        maker.close()
+        film.close()
+
+
+class _Film:
+    """Render clips by their place in a run, and ask of each what it was made for."""
+
+    def __init__(
+        self, numbers: range, held_out: bool, between: int, size: tuple[int, int]
+    ) -> None:
+        self._numbers, self._held_out = numbers, held_out
+        self._between, self._size = between, size
+        self._maker: ReasoningMaker | None = None  # made where it renders
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> tuple[ReasoningClip, ReasoningQuestion]:
+        from pixelrefer_ros.simulation.reasoning import ReasoningMaker
+
+        if self._maker is None:
+            self._maker = ReasoningMaker(*self._size)
+        number = self._numbers[place]
+        clip = self._maker.make(number, between=self._between)
+        question = ask(clip, clip.kind, clip.absent, np.random.default_rng((number, 9)),
+                       held_out=self._held_out)
+        if question is None:  # the maker asked with the same numbers
+            raise RuntimeError(f'clip {number} does not answer the question it was made for')
+        return clip, question
+
+    def close(self) -> None:
+        if self._maker is not None:
+            self._maker.close()
+
+
+def _as_it_is(example: tuple[ReasoningClip, ReasoningQuestion]
+              ) -> tuple[ReasoningClip, ReasoningQuestion]:
+    return example
 
 
 def evaluate(

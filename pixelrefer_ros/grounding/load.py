@@ -11,7 +11,7 @@ from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.grounding.chain import GroundingChain
 from pixelrefer_ros.grounding.profiles import load_profile, shipped_profiles
 from pixelrefer_ros.models.chat.load import load_chat
-from pixelrefer_ros.models.registry import resolve
+from pixelrefer_ros.models.registry import Use, resolve
 
 if TYPE_CHECKING:
     from pixelrefer_ros.models.chat.settings import ChatSettings
@@ -20,6 +20,10 @@ AUTO = 'auto'
 """Name of no profile: the one for the model's architecture."""
 
 _PROFILE_OF: Final = {'qwen2_5_vl': 'qwen2.5-vl', 'qwen3_vl': 'qwen3-vl'}
+# What `pixelrefer train grounding` makes is a Qwen2.5-VL too, but a patch of its tower goes
+# through all sixteen frames of a clip; with those of all others it is two.
+_EMBEDDED: Final = 'tabletop'
+_EMBEDDED_PATCH_FRAMES: Final = 16
 
 
 def load_grounder(settings: ChatSettings, profile: str = AUTO) -> GroundingChain:
@@ -28,7 +32,7 @@ def load_grounder(settings: ChatSettings, profile: str = AUTO) -> GroundingChain
     Args:
         settings: Which model to ask, and how it is run or reached.
         profile: Name or path of the profile; 'auto' goes by the architecture of a model on this
-            machine.
+            machine, and knows the embedded one.
 
     Raises:
         PixelReferError: BAD_REQUEST for the profile; MODEL_ERROR or OUT_OF_MEMORY for the model.
@@ -52,9 +56,11 @@ def _profile_for(settings: ChatSettings) -> str:
             f'a server does not say what model it runs: name its profile, one of {known} or the '
             'path of your own',
         )
-    folder = resolve(settings.model)
+    folder = resolve(settings.model, Use.GROUNDING)
     try:
-        kind = json.loads((folder / 'config.json').read_text()).get('model_type')
+        config = json.loads((folder / 'config.json').read_text())
+        kind = config.get('model_type')
+        patch_frames = config.get('vision_config', {}).get('temporal_patch_size')
     except (OSError, ValueError, AttributeError) as error:
         raise PixelReferError(
             ErrorCode.MODEL_ERROR, f'{folder} holds no model: config.json is unreadable ({error})'
@@ -65,4 +71,4 @@ def _profile_for(settings: ChatSettings) -> str:
             f"there is no profile for models of type '{kind}': name one of {known}, or the path "
             'of your own',
         )
-    return _PROFILE_OF[kind]
+    return _EMBEDDED if patch_frames == _EMBEDDED_PATCH_FRAMES else _PROFILE_OF[kind]

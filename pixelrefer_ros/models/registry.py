@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
@@ -20,7 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TABLETOP = 'tabletop'
-"""The embedded model; it knows coloured objects on a table and nothing else."""
+"""Name of both embedded models; they know coloured objects on a table and nothing else."""
+
+
+class Use(StrEnum):
+    """Name what a model is wanted for: it decides which of two of the same name is meant."""
+
+    DESCRIBING = 'describing regions'
+    GROUNDING = 'grounding'
+
+
+# Folder beside this file, and the command that makes what is in it.
+_EMBEDDED: Final = {
+    Use.DESCRIBING: ('tabletop', 'pixelrefer train tabletop'),
+    Use.GROUNDING: ('tabletop_grounding', 'pixelrefer train grounding'),
+}
 
 _HUB_NAME = re.compile(r'[\w.-]+/[\w.-]+')
 _HASH_BLOCK = 1 << 20
@@ -28,11 +43,12 @@ TEXT_FILES = ('*.json', '*.txt', '*.model')
 """Files fetched beside the weights; code in a repository never is."""
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, use: Use = Use.DESCRIBING) -> Path:
     """Return the directory of a model on this machine.
 
     Args:
         name: 'tabletop', a directory, or a hub name such as org/name that was fetched before.
+        use: What it is wanted for; there is a 'tabletop' for each.
 
     Returns:
         An existing directory; whether it holds a model shows when it is loaded.
@@ -41,13 +57,14 @@ def resolve(name: str) -> Path:
         PixelReferError: MODEL_ERROR when there is none, with what to do.
     """
     if name == TABLETOP:
-        directory = _packaged_tabletop()
+        folder, command = _EMBEDDED[use]
+        directory = Path(str(resources.files('pixelrefer_ros.models') / folder))
         if (directory / 'config.json').is_file():
             return directory
         raise PixelReferError(
             ErrorCode.MODEL_ERROR,
-            f"the embedded model '{TABLETOP}' is not in {directory}; reinstall the package, or "
-            f'make it with `pixelrefer train {TABLETOP}`',
+            f"the embedded model '{TABLETOP}' for {use} is not in {directory}; reinstall the "
+            f'package, or make it with `{command}`',
         )
     directory = Path(name).expanduser()
     if directory.is_dir():
@@ -144,10 +161,6 @@ def sha256(path: Path) -> str:
         while block := file.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _packaged_tabletop() -> Path:
-    return Path(str(resources.files('pixelrefer_ros.models') / TABLETOP))
 
 
 def _cached(name: str) -> Path | None:

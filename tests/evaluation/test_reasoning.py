@@ -14,7 +14,12 @@ import pytest
 pytest.importorskip('mujoco', reason='needs the extra [sim]')
 
 from pixelrefer_ros.core.types import PixelReferError
-from pixelrefer_ros.evaluation.grounding import GROUNDED, NOT_PRESENT, Grounding
+from pixelrefer_ros.evaluation.grounding import (
+    GROUNDED,
+    NOT_PRESENT,
+    ChainAnswers,
+    Grounding,
+)
 from pixelrefer_ros.evaluation.reasoning import (
     box_iou,
     compare,
@@ -24,6 +29,8 @@ from pixelrefer_ros.evaluation.reasoning import (
     table,
     temporal_score,
 )
+from pixelrefer_ros.grounding.load import load_grounder
+from pixelrefer_ros.models.chat.settings import ChatSettings
 from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip, measure
 from pixelrefer_ros.simulation.reasoning_questions import ReasoningQuestion
 from tests.rendering import needs_rendering
@@ -202,10 +209,27 @@ def test_frames_are_stamped_from_zero() -> None:
 
 @needs_rendering
 @pytest.mark.sim
+def test_the_packaged_model_is_right_more_often_than_not() -> None:
+    try:
+        chain = load_grounder(ChatSettings(model='tabletop', device='cpu'))
+    except PixelReferError as error:
+        pytest.skip(str(error))
+    result = evaluate(examples(6), ChainAnswers(chain))
+    assert result.scores.failures == 0
+    assert result.scores.key_frame > 0.5
+    assert result.scores.box >= 0.5
+
+
+@needs_rendering
+@pytest.mark.sim
 def test_a_perfect_answer_to_rendered_clips_scores_one() -> None:
     """Show the clips of a run to one that knows them, and to one that takes another thing."""
     clips = list(examples(2, size=(192, 144)))
     assert [c.kind for c, _ in clips] == ['fell', 'first']
+    for (clip, asked), (same, again) in zip(
+            clips, examples(2, size=(192, 144), ahead=True), strict=True):
+        assert asked == again
+        np.testing.assert_array_equal(clip.images, same.images)
     by_text = {q.text: (c, q) for c, q in clips}
 
     def knowing(frames, text):
