@@ -88,10 +88,10 @@ class GroundingRecipe:
         seed: Of weights and batches.
     """
 
-    clips: int = 6000
-    sight_steps: int = 3000
-    words_steps: int = 3000
-    reading_steps: int = 1500
+    clips: int = 6400
+    sight_steps: int = 1250
+    words_steps: int = 1000
+    reading_steps: int = 1000
     batch: int = 16
     pictures: int = 6
     rows: int = 8

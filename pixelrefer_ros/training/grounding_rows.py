@@ -147,7 +147,7 @@ class RowMaker:
 
     def __init__(
         self, store: ReasoningStore, tokenizer: PreTrainedTokenizerBase, *, asked: int = 4,
-        boxes: int = 6, single_share: float = 0.4, held_out: bool = False,
+        boxes: int = 6, single_share: float = 0.3, held_out: bool = False,
     ) -> None:
         """Keep what rows are made of.
 
