@@ -27,6 +27,7 @@ from pixelrefer_ros.training.grounding_words import (
     UNKNOWN,
     box_answer,
     key_frame_answer,
+    misnamed,
     spoken_box,
 )
 
@@ -44,6 +45,8 @@ DECIDING_WEIGHT = 3.0
 """How much more the words that decide count than the words around them."""
 UNKNOWN_SHARE = 0.05
 """Of the questions about looks, those that ask for a word it does not know."""
+MISNAMED_SHARE = 0.3
+"""Of the boxes, those asked for by a slightly wrong name: small frames tell shapes badly."""
 TOKEN_PX = PATCH * MERGE
 LENGTH_STEP = 128
 
@@ -264,6 +267,8 @@ class RowMaker:
                 continue
             description = describe(clip, thing, row.frame)
             if description is not None:
+                if rng.random() < MISNAMED_SHARE:
+                    description = misnamed(clip, thing, description, rng)
                 text = fill(self._prompts.turn2, {'description': description})
                 answer = box_answer(self._spoken(clip, thing, row.frame, KEY_SIZE))
                 self._answer(row, row.branch(node), self._encode(text), answer,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from pixelrefer_ros.simulation.reasoning_names import words_of
 from pixelrefer_ros.simulation.reasoning_wordings import (
     AROUND_CLAUSES,
     AROUND_NAMES,
@@ -24,6 +25,10 @@ from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
+
+    from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
 
 PAD, END = '<|endoftext|>', '<|im_end|>'
 CLIP_START, PICTURE_START = '<|vision_start|>', '<|picture_start|>'
@@ -147,3 +152,17 @@ def key_frame_answer(reasoning: str, key: int, description: str,
         box = '' if corners is None else f', "bbox_2d": [{", ".join(map(str, corners))}]'
         answer = f'{{"frame_idx": {key}, "object description": "{description}"{box}}}'
     return f'<think>{reasoning}</think><answer>{answer}</answer>'
+
+
+def misnamed(
+    clip: ReasoningClip, thing: int, description: str, rng: np.random.Generator
+) -> str:
+    """Return a description with another shape or size, if it still fits no other thing as well."""
+    look = list(clip.actors[thing].look)
+    part, words = (2, SHAPES) if rng.random() < 0.75 else (0, tuple(SIZES))
+    look[part] = str(rng.choice(words))
+    for number, other in enumerate(clip.actors):
+        if number != thing and sum(a == b for a, b in zip(other.look, look, strict=True)) > 1:
+            return description
+    return description.replace(words_of(clip.actors[thing].look),
+                               words_of((look[0], look[1], look[2])))

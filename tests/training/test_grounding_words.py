@@ -16,6 +16,7 @@ from pixelrefer_ros.training.grounding_words import (
     box_answer,
     build_tokenizer,
     key_frame_answer,
+    misnamed,
     spoken_box,
 )
 from tests.training.grounding_clips import SIZE, story_clip
@@ -90,6 +91,24 @@ def test_spoken_boxes_lose_little() -> None:
         assert not notes
         assert np.abs(np.array([back.x, back.y, back.x + back.width, back.y + back.height])
                       - box).max() <= 2
+
+
+def test_a_misnamed_thing_is_still_the_one_that_fits_best() -> None:
+    rng, changed = np.random.default_rng(0), 0
+    for seed in range(12):
+        clip = story_clip(seed)
+        for thing, actor in enumerate(clip.actors):
+            name = f'the {actor.size} {actor.colour} {actor.shape} on the left'
+            said = misnamed(clip, thing, name, rng)
+            assert said.endswith(' on the left')
+            words = said.split()[1:4]
+            fits = [sum(a == b for a, b in zip(other.look, words, strict=True))
+                    for other in clip.actors]
+            if said != name:
+                changed += 1
+                assert fits[thing] == 2
+                assert sum(fit >= 2 for fit in fits) == 1
+    assert changed > 5
 
 
 def test_capitals_do_not_count(tokenizer) -> None:
