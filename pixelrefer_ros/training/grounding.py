@@ -205,17 +205,18 @@ class GroundingTrainer:
         rows = self._feed(lambda rng: self._draw_rows(rng, reads=reads), steps, number + 10)
 
         def loss(_: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+            turn, place = divmod(step, ROWS_EVERY)
             with self._precision():
-                if step % ROWS_EVERY == ROWS_EVERY - 1:
-                    return self._of_rows(*rows(step))
-                return self._of_asked(*asked(step))
+                if place == ROWS_EVERY - 1:
+                    return self._of_rows(*rows(turn))
+                return self._of_asked(*asked(turn * (ROWS_EVERY - 1) + place))
 
         return loss
 
-    def _of_asked(self, asked: Asked, shown: Shown, told: Tensor | None
+    def _of_asked(self, asked: Asked, shown: Shown, given: Tensor | None
                   ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of questions about clips; what is not told is read off the tower."""
-        asked, clips = asked.to(self._device), self._said(shown, told, key=False)
+        """Return the loss of questions about clips; what is not given is read off the tower."""
+        asked, clips = asked.to(self._device), self._said(shown, given, key=False)
         embed = self.model.model.language_model.embed_tokens
         lead = embed(asked.lead).repeat(len(clips), 1, 1)
         lead[:, asked.clip_at:asked.clip_at + clips.shape[1]] = clips.to(lead.dtype)
@@ -226,10 +227,10 @@ class GroundingTrainer:
         scores |= {'asked': answers.item(), **asked_scores(asked, said)}
         return answers + ALIGNMENT_WEIGHT * pointing, scores
 
-    def _of_rows(self, batch: Batch, shown: Shown, told: tuple[Tensor, Tensor] | None
+    def _of_rows(self, batch: Batch, shown: Shown, given: tuple[Tensor, Tensor] | None
                  ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of whole conversations."""
-        clips, pictures = told or (None, None)
+        clips, pictures = given or (None, None)
         tokens = (self._said(shown, clips, key=False), self._said(shown, pictures, key=True))
         batch = batch.to(self._device)
         read = read_batch(self.model, batch, tokens, self._run_layers)
@@ -239,10 +240,10 @@ class GroundingTrainer:
         return answers + ALIGNMENT_WEIGHT * aligned, scores
 
     @torch.no_grad()
-    def _said(self, shown: Shown, told: Tensor | None, *, key: bool) -> Tensor:
-        """Return tokens of clips, or of pictures: those that are told, else the tower's."""
-        if told is not None:
-            return told.to(self._device)
+    def _said(self, shown: Shown, given: Tensor | None, *, key: bool) -> Tensor:
+        """Return tokens of clips, or of pictures: those that are given, else the tower's."""
+        if given is not None:
+            return given.to(self._device)
         assert isinstance(shown, Sights)
         patches, size = (shown.pictures, KEY_SIZE) if key else (shown.clips, CLIP_SIZE)
         return merge(self.model, self._run_blocks(self.model, patches.to(self._device), size))
