@@ -63,7 +63,8 @@ def seen_part(looks: Looks, window: Window, odds: NDArray[np.float32], pose: Aff
     slack_px = max(_MIN_SLACK_PX, _SLACK * looks.size_px(to_window))
     inside = cv2.distanceTransform(outline, cv2.DIST_L2, 3)
     outside = cv2.distanceTransform(1 - outline, cv2.DIST_L2, 3)
-    prior = np.where(outline > 0, inside - 0.5, 0.5 - outside) / slack_px
+    with np.errstate(over='ignore'):  # in a window without any edge, all is as far as can be
+        prior = np.where(outline > 0, inside - 0.5, 0.5 - outside) / slack_px
     evidence = looks.separable * cv2.GaussianBlur(odds, (3, 3), 0)
     blind = 1 - looks.separable
     if blind > 0.1:
