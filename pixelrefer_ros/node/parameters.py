@@ -207,7 +207,8 @@ class NodeParameters(GroundingParameters):
     queue_size: int = _parameter(
         'queue_size',
         64,
-        'Most jobs that wait for the model; a query beyond is answered QUEUE_FULL.',
+        'Most jobs that wait for the model, and as many again for a grounding server; a query '
+        'beyond is answered QUEUE_FULL.',
         low=1,
         high=4096,
     )

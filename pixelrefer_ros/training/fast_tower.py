@@ -24,7 +24,8 @@ def rope_table(rows: Tensor, columns: Tensor, inv_freq: Tensor) -> tuple[Tensor,
     return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn queries or keys, (..., head_dim), by their positions."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
 
@@ -61,7 +62,7 @@ def run_tower(
         q, k, v = functional.linear(normed, weight, offset).unflatten(-1, (3, heads, -1)).permute(
             2, 0, 3, 1, 4)
         read = functional.scaled_dot_product_attention(
-            _rotate(q, cos, sin), _rotate(k, cos, sin), v, attn_mask=bias,
+            rotate(q, cos, sin), rotate(k, cos, sin), v, attn_mask=bias,
             scale=attention.scaling)
         x = x + attention.out_proj(read.transpose(1, 2).flatten(2))
         hidden = layer.mlp.fc1(layer.layer_norm2(x))

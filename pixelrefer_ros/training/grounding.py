@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelrefer_ros.training.grounding_asking import (
     Asked,
-    asked_loss,
     asked_scores,
     draw_asked,
     pointing_loss,
@@ -222,7 +221,7 @@ class GroundingTrainer:
         lead[:, asked.clip_at:asked.clip_at + clips.shape[1]] = clips.to(lead.dtype)
         out, looks = self._run_asked(
             self.model, lead, embed(asked.ids), asked.lead_place, asked.start)
-        answers, said = asked_loss(self.model, asked, out)
+        answers, said = answer_loss(self.model, out, asked.ids, asked.weight)
         pointing, scores = pointing_loss(asked, shown, looks)
         scores |= {'asked': answers.item(), **asked_scores(asked, said)}
         return answers + ALIGNMENT_WEIGHT * pointing, scores
@@ -234,7 +233,7 @@ class GroundingTrainer:
         tokens = (self._said(shown, clips, key=False), self._said(shown, pictures, key=True))
         batch = batch.to(self._device)
         read = read_batch(self.model, batch, tokens, self._run_layers)
-        answers, said = answer_loss(self.model, batch, read)
+        answers, said = answer_loss(self.model, read.out, batch.ids, batch.weight)
         aligned, scores = self._alignment.loss(self.model, batch, shown, read)
         scores |= {**shares_right(batch, said, self._tokenizer), 'answers': answers.item()}
         return answers + ALIGNMENT_WEIGHT * aligned, scores

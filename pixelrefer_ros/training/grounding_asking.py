@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
+from pixelrefer_ros.training.fast_tower import rotate
 from pixelrefer_ros.training.grounding_language import STORY_LAYER
 from pixelrefer_ros.training.grounding_rows import HEADS, RowMaker
 
@@ -133,7 +133,8 @@ def run_asked(
     language = model.model.language_model
     clips, questions, length, _ = asked.shape
     place = (start + torch.arange(length, device=asked.device)).expand(3, 1, length)
-    turns = [language.rotary_emb(lead, part) for part in (lead_place[:, None], place)]
+    turns = [[part[:, None] for part in language.rotary_emb(lead, at)]
+             for at in (lead_place[:, None], place)]
     lead_mask, own_mask = (
         torch.full((n, n), -1e9, device=lead.device, dtype=torch.bfloat16).triu(1)
         for n in (lead.shape[1], length))
@@ -143,18 +144,13 @@ def run_asked(
     def heads(part: Tensor, dim: int) -> Tensor:
         return part.unflatten(-1, (-1, dim)).transpose(1, 2)
 
-    def turned(part: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        half = part.shape[-1] // 2
-        other = torch.cat([-part[..., half:], part[..., :half]], -1)
-        return part * turn[0][:, None] + other * turn[1][:, None]
-
     for number, layer in enumerate(language.layers):
         attention, dim = layer.self_attn, layer.self_attn.head_dim
         read = []
         for part, turn in zip((x, y), turns, strict=True):
             normed = layer.input_layernorm(part)
-            read.append((turned(heads(attention.q_proj(normed), dim) * attention.scaling, turn),
-                         turned(heads(attention.k_proj(normed), dim), turn),
+            read.append((rotate(heads(attention.q_proj(normed), dim) * attention.scaling, *turn),
+                         rotate(heads(attention.k_proj(normed), dim), *turn),
                          heads(attention.v_proj(normed), dim)))
         (q, k, v), (own_q, own_k, own_v) = read
         seen = (q @ k.transpose(-1, -2) + lead_mask).softmax(-1).to(v.dtype) @ v
@@ -213,19 +209,6 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
     return loss, {'point': mass.mean().item(), 'point_first': mass[first].mean().item()}
 
 
-def asked_loss(
-    model: Qwen2_5_VLForConditionalGeneration, asked: Asked, out: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the answers' loss, and (B, Q, L) ids said; those before an answer mean nothing."""
-    wanted = asked.weight[..., 1:] > 0
-    logits = model.lm_head(out[..., :-1, :][wanted]).float()
-    target, weight = asked.ids[..., 1:][wanted], asked.weight[..., 1:][wanted]
-    each = functional.cross_entropy(logits, target, reduction='none')
-    said = torch.zeros_like(asked.ids)
-    said[..., 1:][wanted] = logits.detach().argmax(-1)
-    return (each * weight).sum() / weight.sum(), said
-
-
 def asked_scores(asked: Asked, said: Tensor) -> dict[str, float]:
     """Return how often words read off things are right, the right words standing before them.
 
@@ -233,7 +216,7 @@ def asked_scores(asked: Asked, said: Tensor) -> dict[str, float]:
 
     Args:
         asked: The questions.
-        said: (B, Q, L) as ``asked_loss`` gives them.
+        said: (B, Q, L) as ``answer_loss`` gives them.
     """
     right = (said == asked.ids).cpu()
     marks: dict[str, list[float]] = {'first': [], 'named': [], 'frames': []}

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from pixelrefer_ros.simulation.reasoning_story import ROLES
+from pixelrefer_ros.training.fast_tower import rotate
 from pixelrefer_ros.training.grounding_config import KEY_SIZE
 from pixelrefer_ros.training.grounding_pictures import Shown, iou, labels, looks_of
 from pixelrefer_ros.training.grounding_rows import HEADS
@@ -65,9 +66,7 @@ def run_layers(
         attention, normed = layer.self_attn, layer.input_layernorm(x)
         q, k, v = (project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
                    for project in (attention.q_proj, attention.k_proj, attention.v_proj))
-        q, k = (part * cos + torch.cat([-part[..., part.shape[-1] // 2:],
-                                        part[..., :part.shape[-1] // 2]], -1) * sin
-                for part in (q * attention.scaling, k))
+        q, k = rotate(q * attention.scaling, cos, sin), rotate(k, cos, sin)
         scores = q @ k.transpose(-1, -2)
         scores = scores + mask.to(scores.dtype)
         read = scores.softmax(-1).to(v.dtype) @ v
@@ -99,16 +98,23 @@ def read_batch(
 
 
 def answer_loss(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, read: Read
+    model: Qwen2_5_VLForConditionalGeneration, out: Tensor, ids: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the answers' loss, and (B, L) ids said; those before position 1 mean nothing."""
-    wanted = batch.weight[:, 1:] > 0
-    logits = model.lm_head(read.out[:, :-1][wanted]).float()
-    target, weight = batch.ids[:, 1:][wanted], batch.weight[:, 1:][wanted]
-    each = functional.cross_entropy(logits, target, reduction='none')
-    said = torch.zeros_like(batch.ids)
-    said[:, 1:][wanted] = logits.detach().argmax(-1)
-    return (each * weight).sum() / weight.sum(), said
+    """Return the answers' loss, and (..., L) ids said; those outside of answers mean nothing.
+
+    Args:
+        model: The model.
+        out: (..., L, D) after the last norm.
+        ids: (..., L) what is to be said.
+        weight: (..., L) how much each token's loss counts, 0 outside of answers.
+    """
+    counted = weight[..., 1:]
+    wanted = counted > 0
+    logits = model.lm_head(out[..., :-1, :][wanted]).float()
+    each = functional.cross_entropy(logits, ids[..., 1:][wanted], reduction='none')
+    said = torch.zeros_like(ids)
+    said[..., 1:][wanted] = logits.detach().argmax(-1)
+    return (each * counted[wanted]).sum() / counted.sum(), said
 
 
 class Alignment:
@@ -248,17 +254,12 @@ def _attention(
     def split(projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (-1, attention.head_dim))
 
-    def turned(part: Tensor, row: Tensor, token: Tensor | slice) -> Tensor:
-        c, s = cos[row, token], sin[row, token]
-        half = part.shape[-1] // 2
-        return part * c + torch.cat([-part[..., half:], part[..., :half]], -1) * s
-
     row, token = (part.to(hidden.device) for part in where)
     head = head.to(hidden.device)
     query = split(attention.q_proj(normed[row, token]))[torch.arange(len(row)), head]
-    query = turned(query, row, token)
+    query = rotate(query, cos[row, token], sin[row, token])
     keys = split(attention.k_proj(normed))[row, :, head]
-    keys = turned(keys, row, slice(None))
+    keys = rotate(keys, cos[row], sin[row])
     scores = torch.einsum('nd,nld->nl', query.float(), keys.float()) * attention.scaling
     scores = scores + batch.mask[row, 0, token].float()
     return scores.softmax(-1).gather(1, at[row])

@@ -148,10 +148,11 @@ def telling_scores(tokens: Tensor, shown: Shown, *, key: bool) -> dict[str, floa
     if not bool(on.any()):
         return {}
     said, name = tokens[on], 'key' if key else 'clip'
+    looks = [looks_of(clip) for clip in shown.facts[:len(cells)]]
     scores = {}
     for fact in LOOKS if key else (*LOOKS, 'role', 'start', 'stop'):
-        wanted = torch.cat([labels(looks_of(clip)[fact], cells[b])[cells[b] >= 0]
-                            for b, clip in enumerate(shown.facts[:len(cells)])])
+        wanted = torch.cat([labels(look[fact], part)[part >= 0]
+                            for look, part in zip(looks, cells, strict=True)])
         if fact in ('start', 'stop'):
             part = PARTS['number' if fact == 'start' else 'stop']
             scored = wanted > 0

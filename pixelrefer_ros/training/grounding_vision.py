@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
-from pixelrefer_ros.training.fast_tower import rope_table
+from pixelrefer_ros.training.fast_tower import rope_table, rotate
 from pixelrefer_ros.training.grounding_config import FRAMES, KEY_SIZE, PATCH
 from pixelrefer_ros.training.grounding_pictures import (
     ROLE_IDS,
@@ -81,15 +81,11 @@ def run_blocks(
     cos, sin = (part.to(x.dtype) for part in rope_table(
         rows, columns, tower.rotary_pos_emb.inv_freq))
 
-    def turned(part: Tensor) -> Tensor:
-        half = part.shape[-1] // 2
-        return part * cos + torch.cat([-part[..., half:], part[..., :half]], -1) * sin
-
     for block in tower.blocks:
         attention = block.attn
         q, k, v = attention.qkv(block.norm1(x)).unflatten(
             -1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = turned(q) * attention.scaling, turned(k)
+        q, k = rotate(q * attention.scaling, cos, sin), rotate(k, cos, sin)
         if x.device.type == 'cpu' and x.shape[1] <= _FEW:
             read = (q @ k.transpose(-1, -2)).softmax(-1) @ v
         else:

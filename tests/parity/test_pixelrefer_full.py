@@ -29,6 +29,7 @@ from tests.parity.golden import (
     check_logits,
     check_permutations,
     close,
+    skip_without,
     spans,
 )
 
@@ -219,6 +220,7 @@ def test_features(case: Case, name: str) -> None:
 
 
 def test_merging_and_projection(case: Case) -> None:
+    skip_without(case, 'main.projector_in', 'main.projector_out')
     grids, merge = case.frames.pictures.grids, case.frames.merge
     if 'main.projector_in' in case.golden:
         merged = [
@@ -241,6 +243,7 @@ def test_tokens_of_frames_that_are_kept(case: Case) -> None:
 
 
 def test_positions(case: Case) -> None:
+    skip_without(case, '.feat_plus_pos')
     for row, crop in enumerate(case.crops):
         key = f'region.{row:02d}.feat_plus_pos'
         if key not in case.golden:
@@ -256,6 +259,7 @@ def test_positions(case: Case) -> None:
 
 
 def test_object_tokens(case: Case) -> None:
+    skip_without(case, '.tokens', 'region.linear_in', 'region.linear_out')
     for row, tokens in enumerate(case.object_tokens.split(list(case.regions.token_counts))):
         key = f'region.{row:02d}.tokens'
         if key in case.golden:

@@ -28,6 +28,7 @@ from tests.parity.golden import (
     check_logits,
     check_permutations,
     close,
+    skip_without,
     spans,
 )
 
@@ -226,6 +227,7 @@ def test_features(case: Case, name: str) -> None:
 
 
 def test_positions(case: Case) -> None:
+    skip_without(case, '.feat_plus_pos')
     for row, crop in enumerate(case.object_crops):
         key = f'region.{row:02d}.feat_plus_pos'
         if key not in case.golden:
@@ -251,6 +253,7 @@ def test_object_tokens(case: Case) -> None:
 
 
 def test_infusion_and_projection(case: Case) -> None:
+    skip_without(case, *case.stages, 'region.linear_out')
     for key, value in case.stages.items():
         if key in case.golden:
             close(value, case.golden[key], 1e-5, key)

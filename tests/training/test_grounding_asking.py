@@ -12,14 +12,13 @@ from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 from pixelrefer_ros.training.grounding_asking import (
     ASKED,
     FIRST_WORDS_WEIGHT,
-    asked_loss,
     asked_scores,
     draw_asked,
     pointing_loss,
     run_asked,
 )
 from pixelrefer_ros.training.grounding_config import fresh_model
-from pixelrefer_ros.training.grounding_language import STORY_LAYER
+from pixelrefer_ros.training.grounding_language import STORY_LAYER, answer_loss
 from pixelrefer_ros.training.grounding_pictures import Shown
 from pixelrefer_ros.training.grounding_rows import DECIDING_WEIGHT, HEADS, RowMaker
 from pixelrefer_ros.training.grounding_told import told
@@ -120,7 +119,7 @@ def test_looking_at_the_right_thing_costs_least(asked, shown, made) -> None:
 
 
 def test_right_words_score(asked, model, made) -> None:
-    loss, said = asked_loss(model, asked, made[1])
+    loss, said = answer_loss(model, made[1], asked.ids, asked.weight)
     assert torch.isfinite(loss)
     assert set(asked_scores(asked, asked.ids).values()) == {1.0}
     assert max(asked_scores(asked, said).values()) < 0.9
