@@ -30,6 +30,7 @@ class Ticket(Generic[T]):
         entered_s: When it came.
         held_until_s: Not run before this time, unless released.
         lane: What it runs in: jobs of different lanes run side by side.
+        admitted: Whether it came as the rest of a job that was let in before.
         stop: Why it was canceled while it ran; None while nobody wants it to stop.
     """
 
@@ -41,7 +42,12 @@ class Ticket(Generic[T]):
     held_until_s: float
     arrival: int
     lane: str = ''
+    admitted: bool = False
     stop: tuple[ErrorCode, str] | None = None
+
+    def held(self, now_s: float) -> bool:
+        """Return whether it may not run yet."""
+        return now_s < self.held_until_s
 
     def rank(self) -> tuple[int, float, int]:
         """Return what the queue is ordered by, smallest first."""
@@ -84,7 +90,7 @@ class Scheduler(Generic[T]):
     """
 
     def __init__(self, max_size: int) -> None:
-        """Set how many jobs may wait in each lane."""
+        """Set how many jobs may wait in each lane, those admitted before not counted."""
         self._max_size = max_size
         self._condition = threading.Condition()
         self._waiting: list[Ticket[T]] = []
@@ -110,7 +116,7 @@ class Scheduler(Generic[T]):
         A job with a key takes the place in the line of the waiting one with the same key, so
         that jobs replaced often are not put off for ever. When its lane is full, the
         last in line of those with a key gives way to a job that ranks before it. A job that was
-        admitted before, and comes as the rest of itself, needs no room.
+        admitted before, and comes as the rest of itself, needs no room and takes none.
 
         Returns:
             The ticket, and the ticket that gave way, if any.
@@ -121,7 +127,15 @@ class Scheduler(Generic[T]):
         with self._condition:
             self._arrivals += 1
             ticket = Ticket(
-                payload, priority, deadline_s, key, now_s, held_until_s, self._arrivals, lane
+                payload,
+                priority,
+                deadline_s,
+                key,
+                now_s,
+                held_until_s,
+                self._arrivals,
+                lane,
+                admitted,
             )
             line = _of_lane(self._waiting, lane)
             out = next((t for t in line if key is not None and t.key == key), None)
@@ -129,7 +143,7 @@ class Scheduler(Generic[T]):
                 ticket.arrival = out.arrival
                 ticket.entered_s = out.entered_s
                 self._counts.replaced += 1
-            elif len(line) >= self._max_size and not admitted:
+            elif not admitted and sum(not t.admitted for t in line) >= self._max_size:
                 keyed = [t for t in line if t.key is not None]
                 out = max(keyed, key=Ticket.rank, default=None)
                 if out is None or out.rank() < ticket.rank():
@@ -173,7 +187,9 @@ class Scheduler(Generic[T]):
             if _of_lane(self._running, lane):
                 raise RuntimeError('end the jobs that run before taking others')
             due = [
-                t for t in _of_lane(self._waiting, lane) if t.held_until_s <= now_s < t.deadline_s
+                t
+                for t in _of_lane(self._waiting, lane)
+                if not t.held(now_s) and now_s < t.deadline_s
             ]
             taken: list[Ticket[T]] = []
             for ticket in sorted(due, key=Ticket.rank):
@@ -224,11 +240,14 @@ class Scheduler(Generic[T]):
             self._counts.canceled += len(out)
             return self._remove(out)
 
-    def position(self, ticket: Ticket[T]) -> int:
-        """Return how many jobs of its lane go before this one, the running ones included."""
+    def position(self, ticket: Ticket[T], now_s: float) -> int:
+        """Return how many jobs of its lane go before this one, the running ones included.
+
+        Those that are held are not in its way.
+        """
         with self._condition:
             line = _of_lane(self._waiting, ticket.lane)
-            ahead = sum(t.rank() < ticket.rank() for t in line)
+            ahead = sum(t.rank() < ticket.rank() and not t.held(now_s) for t in line)
             return ahead + sum(t is not ticket for t in _of_lane(self._running, ticket.lane))
 
     def waiting(self, lane: str | None = None) -> list[Ticket[T]]:

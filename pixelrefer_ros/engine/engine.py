@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -263,7 +264,8 @@ class Engine(Views):
             self._outbox.answer(handle, failed_answer(query, camera, error.code, str(error)))
             return handle
         self._following.wake()
-        self._outbox.progress(handle, 'queued', '', self._scheduler.position(ticket))
+        position = self._scheduler.position(ticket, self._clock())
+        self._outbox.progress(handle, 'queued', '', position)
         return handle
 
     def reset(
@@ -295,14 +297,18 @@ class Engine(Views):
 
         Raises:
             RuntimeError: They run already, or a job or frame of the time before the last
-                ``stop`` has still not come back from the model or the tracker.
+                ``stop`` has still not come back from the model or the tracker; or one cannot
+                be started, and then the engine is stopped.
         """
-        with self._lock:
-            if self._following.alive:
-                raise RuntimeError('the tracker still runs; stop it and wait for it to end')
+        with contextlib.ExitStack() as undo, self._lock:
+            if self.alive:
+                what = 'tracker' if self._following.alive else 'worker'
+                raise RuntimeError(f'the {what} still runs; stop it and wait for it to end')
+            undo.callback(self.stop)  # once the lock is free: the threads take it to end
             self._runner.start()
             self._following.start()
             self._desk.open()
+            undo.pop_all()
 
     @property
     def alive(self) -> bool:

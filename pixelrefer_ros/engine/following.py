@@ -72,13 +72,18 @@ class Following:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Start the thread, which must not run, if there is anything for it to do."""
+        """Start the thread, which must not run, if there is anything for it to do.
+
+        Raises:
+            RuntimeError: It cannot be started.
+        """
         if not self._followers:
             return
         self._quit.clear()
         self._more.set()
-        self._thread = threading.Thread(target=self._run, name='tracking', daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name='tracking', daemon=True)
+        thread.start()
+        self._thread = thread  # not before: one that never ran cannot be waited for
 
     def stop(self, timeout_s: float) -> bool:
         """Ask the thread to end after its frame, and wait; return whether it has ended."""

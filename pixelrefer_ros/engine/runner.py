@@ -92,13 +92,11 @@ class Runner:
         return any(worker.alive for worker in self._workers)
 
     def start(self) -> None:
-        """Start the worker threads.
+        """Start the worker threads, none of which runs.
 
         Raises:
-            RuntimeError: One still runs.
+            RuntimeError: One cannot be started; those before it run.
         """
-        if self.alive:
-            raise RuntimeError('the worker still runs; stop it and wait for its job to end')
         for worker in self._workers:
             worker.start()
 
@@ -182,17 +180,24 @@ class Runner:
         )
         errands = [self._errand(ticket) for ticket in tickets]
         try:
-            for place, other in enumerate(self._scheduler.waiting(lane) if tickets else ()):
-                # what was found is being followed: that is its stage
-                if isinstance(other.payload, QueryJob) and other.payload.found is None:
-                    position = place + len(tickets)
-                    self._outbox.progress(other.payload.handle, 'queued', '', position)
+            if tickets:
+                self._tell_positions(len(tickets), lane)
             self._batches.run([errand for errand in errands if self._look(errand)])
         finally:
             for errand in errands:
                 if not errand.over:
                     self._delivery.interrupted(errand)
         return len(tickets)
+
+    def _tell_positions(self, ahead: int, lane: str | None) -> None:
+        """Tell the queries that wait how many jobs are before them, ``ahead`` of them running."""
+        now_s = self._clock()
+        for ticket in self._scheduler.waiting(lane):
+            job = ticket.payload
+            # what was found is being followed: that is its stage
+            if isinstance(job, QueryJob) and job.found is None:
+                self._outbox.progress(job.handle, 'queued', '', ahead)
+            ahead += not ticket.held(now_s)
 
     def _errand(self, ticket: Ticket[Job]) -> Errand:
         """Return what holds a job while it runs."""

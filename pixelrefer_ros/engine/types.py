@@ -43,7 +43,8 @@ class EngineConfig:
         describe_period_s: Time between descriptions of a region; 0 describes it once.
         region_ttl_s: How long a region is known after it was given or seen last.
         max_regions: Regions known at a time, per camera.
-        queue_size: Jobs that may wait, and as many again for a remote grounder.
+        queue_size: Jobs that may wait, and as many again for a remote grounder. The rest of a
+            GROUND query, once its thing is found, is none of them.
         max_batch: How many regions and questions the describer is asked about together; 1 for
             one at a time. Live, what has to see more joins only as far as ``Pace`` has room.
         look_ahead: What is encoded while nothing is asked, live only: 'never' nothing,

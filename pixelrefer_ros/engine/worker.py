@@ -58,10 +58,15 @@ class Worker:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Start the thread, which does not run."""
+        """Start the thread, which does not run.
+
+        Raises:
+            RuntimeError: It cannot be started.
+        """
         self._quit.clear()
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread.start()
+        self._thread = thread  # not before: one that never ran cannot be waited for
 
     def ask_to_end(self) -> None:
         """Have the thread end after what it is at."""

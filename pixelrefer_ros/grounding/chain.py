@@ -133,7 +133,8 @@ class GroundingChain:
             frames: The window, of one camera, stamps strictly ascending; those shown are spread
                 evenly over it, fewer than the profile's when there are fewer.
             question: What to find, in words.
-            should_stop: Asked at least once per token; True ends the work with STOPPED.
+            should_stop: Asked at least once per frame and token; True ends the work with
+                STOPPED.
             on_progress: Called with (stage, text so far), stage being 'reason' or 'ground'; the
                 text begins anew with every reply.
 
@@ -299,8 +300,11 @@ class _Run:
         return (*((Turn('system', (system,)),) if system else ()), *self.turns)
 
     def _frame_parts(self) -> tuple[str | Picture | Video, ...]:
-        size = self.profile.frame_size
-        images = [resize(self.frames[i].image, size) for i in self.shown]
+        images = []
+        for i in self.shown:
+            if self.should_stop():  # resizing takes a while; nothing will be asked about them
+                break
+            images.append(resize(self.frames[i].image, self.profile.frame_size))
         return frame_parts(images, self.profile, self.model.shows_video)
 
     def _values(self, stage: Stage) -> dict[str, object]:

@@ -93,6 +93,17 @@ class TransportExecutor(SingleThreadedExecutor):
         self._slow.shutdown(wait=True, cancel_futures=True)
         return bool(super().shutdown(timeout_sec))
 
+    def _take_waitable(self, waitable: Any) -> Any:
+        """Take what a waitable has; None when a transition has destroyed it meanwhile.
+
+        rclpy does so for all but waitables: the event of a subscription that is gone would end
+        the node.
+        """
+        try:
+            return super()._take_waitable(waitable)
+        except InvalidHandle:
+            return None
+
     @staticmethod
     def _run(handler: Any) -> None:
         handler()

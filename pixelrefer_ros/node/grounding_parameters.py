@@ -84,7 +84,7 @@ class GroundingParameters:
     grounding_connect_timeout_s: float = _parameter(
         'grounding.connect_timeout_s',
         5.0,
-        'Longest wait for a connection to the server [s].',
+        'Longest wait for a connection to the server, and for its answer at configuring [s].',
         low=0.01,
         high=3600.0,
         change=UNCONFIGURED,

@@ -1,6 +1,6 @@
 # Copyright 2026 The pixelrefer_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Convert what goes out (descriptions, answers, tracks) between core types and ROS messages."""
+"""Make ROS messages of what goes out (descriptions, answers, tracks), and read answers back."""
 
 from __future__ import annotations
 
@@ -61,25 +61,6 @@ def _stamps_to_msg(stamps_ns: Iterable[int]) -> list[Time]:
     return [ns_to_stamp(stamp_ns) for stamp_ns in stamps_ns]
 
 
-def description_from_msg(description: ros.Description) -> types.Description:
-    """Return a description."""
-    return types.Description(
-        camera=description.camera,
-        region_id=description.region_id,
-        label=description.label,
-        stamp_ns=stamp_to_ns(description.header.stamp),
-        frame_id=description.header.frame_id,
-        text=description.text,
-        confidence=description.confidence,
-        box=box_from_msg(description.box),
-        frame_stamps_ns=_stamps_from_msg(description.frame_stamps),
-        timings=timings_from_msg(description.timings),
-        tokens_in=description.tokens_in,
-        tokens_out=description.tokens_out,
-        model=description.model,
-    )
-
-
 def description_to_msg(description: types.Description) -> ros.Description:
     """Return a description message; its header is that of the newest image looked at."""
     message = ros.Description(
@@ -98,21 +79,6 @@ def description_to_msg(description: types.Description) -> ros.Description:
     message.header.stamp = ns_to_stamp(description.stamp_ns)
     message.header.frame_id = description.frame_id
     return message
-
-
-def track_from_msg(track: ros.Track, stamp_ns: int) -> types.Track:
-    """Return a track at the stamp of its array."""
-    return types.Track(
-        region_id=track.region_id,
-        camera=track.camera,
-        stamp_ns=stamp_ns,
-        state=types.TrackState(track.state),
-        score=track.score,
-        box=box_from_msg(track.box),
-        mask=mask_from_msg(track.mask),
-        last_seen_ns=stamp_to_ns(track.last_seen),
-        label=track.label,
-    )
 
 
 def track_to_msg(track: types.Track) -> ros.Track:

@@ -76,7 +76,6 @@ class Session:
             on_tracks=self._tracked,
         )
         self.painter = Painter(self.engine, outputs, self.problem, tracking=self._tracking)
-        self.engine.start()
         clock = node.get_clock()
         self._jumps = clock.create_jump_callback(
             JumpThreshold(
@@ -85,6 +84,7 @@ class Session:
             post_callback=self._clock_jumped,
         )
         try:
+            self.engine.start()
             self.requests = RequestTopics(
                 node,
                 self.engine,

@@ -95,6 +95,28 @@ def test_held_jobs_wait_for_their_time_or_release() -> None:
     assert take_all(scheduler, 2) == ['second']
 
 
+def test_held_jobs_are_in_nobodys_way_until_they_are_due() -> None:
+    scheduler: Scheduler[str] = Scheduler(10)
+    held, _ = scheduler.put('held', now_s=0, priority=1, held_until_s=5)
+    waits, _ = scheduler.put('waits', now_s=0)
+    assert (scheduler.position(waits, 0), scheduler.position(held, 0)) == (0, 0)
+    assert scheduler.position(waits, 5) == 1
+    scheduler.release(held)
+    assert scheduler.position(waits, 0) == 1
+
+
+@pytest.mark.parametrize('held_until_s', [-math.inf, 5.0])
+def test_the_rest_of_a_job_needs_no_room_and_takes_none(held_until_s: float) -> None:
+    scheduler: Scheduler[str] = Scheduler(1)
+    for rest in ('rest 1', 'rest 2'):
+        scheduler.put(rest, now_s=0, held_until_s=held_until_s, admitted=True)
+    scheduler.put('new', now_s=0)
+    scheduler.put('rest 3', now_s=0, admitted=True)
+    with pytest.raises(PixelReferError, match='1 jobs are waiting'):
+        scheduler.put('newer', now_s=0)
+    assert take_all(scheduler, 5) == ['rest 1', 'rest 2', 'new', 'rest 3']
+
+
 def test_deadlines_end_waiting_jobs_held_or_not() -> None:
     scheduler: Scheduler[str] = Scheduler(10)
     scheduler.put('a', now_s=0, deadline_s=3)
@@ -125,9 +147,9 @@ def test_positions_count_the_running_job() -> None:
     scheduler: Scheduler[str] = Scheduler(10)
     a, _ = scheduler.put('a', now_s=0)
     b, _ = scheduler.put('b', now_s=0, priority=1)
-    assert (scheduler.position(b), scheduler.position(a)) == (0, 1)
+    assert (scheduler.position(b, 0), scheduler.position(a, 0)) == (0, 1)
     assert take_one(scheduler) is b
-    assert (scheduler.position(b), scheduler.position(a)) == (0, 1)
+    assert (scheduler.position(b, 0), scheduler.position(a, 0)) == (0, 1)
     with pytest.raises(RuntimeError, match='end the jobs that run'):
         scheduler.take(0)
 
@@ -143,9 +165,9 @@ def test_jobs_that_run_together_are_taken_in_line_up_to_the_first_that_does_not_
     with pytest.raises(RuntimeError, match='end the jobs that run'):
         scheduler.take(0, up_to(9))
     waits = scheduler.waiting()[-1]
-    assert scheduler.position(waits) == 4
+    assert scheduler.position(waits, 5) == 4
     scheduler.end(taken[0])
-    assert scheduler.position(waits) == 3
+    assert scheduler.position(waits, 5) == 3
     scheduler.cancel(lambda t: t.payload == 'b', ErrorCode.CANCELED, 'why')
     assert [t.stop for t in taken] == [None, (ErrorCode.CANCELED, 'why')]
     scheduler.end(taken[1])
@@ -161,7 +183,7 @@ def test_lanes_run_side_by_side() -> None:
     with pytest.raises(RuntimeError, match='end the jobs that run'):
         scheduler.take(0, lane='far')
     waits = scheduler.waiting('far')[-1]
-    assert (waits.payload, scheduler.position(waits)) == ('far 2', 1)
+    assert (waits.payload, scheduler.position(waits, 0)) == ('far 2', 1)
     scheduler.end(near[0])
     assert [t.payload for t in scheduler.take(0, up_to(9), lane='')] == ['b']
     assert [t.payload for t in scheduler.running] == ['far 1', 'b']
@@ -266,8 +288,9 @@ class Books(RuleBasedStateMachine):
         life=st.sampled_from([1.0, 3.0, float('inf')]),
         key=st.sampled_from([None, None, 'x', 'y']),
         hold=st.sampled_from([0.0, 2.0]),
+        rest=st.booleans(),
     )
-    def put(self, priority: int, life: float, key: str | None, hold: float) -> None:
+    def put(self, priority: int, life: float, key: str | None, hold: float, rest: bool) -> None:
         self.serial += 1
         try:
             ticket, out = self.scheduler.put(
@@ -277,9 +300,11 @@ class Books(RuleBasedStateMachine):
                 deadline_s=self.now_s + life,
                 key=key,
                 held_until_s=self.now_s + hold,
+                admitted=rest and key is None,
             )
         except PixelReferError:
-            assert len(self.inside) == 4
+            assert not rest or key is not None
+            assert sum(not t.admitted for t in self.inside.values()) == 4
             return
         self.entered += 1
         if out is not None:
@@ -328,6 +353,7 @@ class Books(RuleBasedStateMachine):
         assert self.scheduler.running == self.running
         assert len(self.left) == len(set(self.left))
         assert len(self.left) + len(self.inside) == self.entered
+        assert sum(not t.admitted for t in self.inside.values()) <= 4
         keys = [t.key for t in self.inside.values() if t.key]
         assert len(keys) == len(set(keys))
         c = self.scheduler.counts

@@ -427,6 +427,36 @@ def test_cancel_while_it_is_followed() -> None:
     assert len(script.steps) <= steps + 1
 
 
+def test_what_is_being_followed_is_in_nobodys_way() -> None:
+    """Live: the tracker is held up, and the describer is free for other questions."""
+    script = TrackerScript()
+    one = Scene(tracker=script, queue_size=1)
+    one.film(range(FRAMES))
+    one.point('red', FRAMES - 1)
+    one.engine.run_until_idle()
+    one.chat.script = [frame_answer(2), box_of_red(KEY)]
+    script.gate = threading.Event()
+    positions: list[int] = []
+    one.engine.start()
+    try:
+        found = one.ground(query_id='q')
+        while len(one.engine.list_regions()) < 2:
+            assert not found.wait(0.01)
+        asked = one.engine.submit(
+            query('what is {red}?', query_id='near'),
+            on_progress=lambda _, __, position: positions.append(position),
+        )
+        assert asked.wait(10.0)
+        assert not found.done
+    finally:
+        script.gate.set()
+        assert found.wait(10.0)
+        one.engine.stop()
+    assert [answer.query_id for answer in one.answers] == ['near', 'q']
+    assert {answer.error_code for answer in one.answers} == {ErrorCode.OK}
+    assert set(positions) == {0}
+
+
 def test_the_deadline_counts_for_all_of_it(scene: Scene) -> None:
     scene.chat.on_token = lambda said: scene.clock.advance(1.0)
     scene.ground(deadline_s=3.0)

@@ -503,6 +503,18 @@ def test_progress_tells_position_stage_and_words() -> None:
     ]
 
 
+def test_a_query_that_waits_for_its_image_is_not_ahead_of_others() -> None:
+    rig = scene(max_batch=1)
+    positions: list[int] = []
+    held = rig.ask(query_id='held', priority=1, stamp_s=11.4)
+    rig.ask(query_id='first')
+    rig.engine.submit(query(), on_progress=lambda _, __, position: positions.append(position))
+    rig.engine.step()
+    assert positions == [1, 1]
+    rig.engine.run_until_idle()
+    assert not held.done
+
+
 def test_an_answer_goes_where_it_was_asked_for() -> None:
     rig = scene()
     own: list[Answer] = []

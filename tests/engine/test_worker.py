@@ -14,7 +14,7 @@ import pytest
 from pixelrefer_ros.core.types import Box, ErrorCode, PixelReferError, Task
 from pixelrefer_ros.grounding.chain import GroundingChain
 from tests.chat_doubles import ScriptedChatModel
-from tests.doubles import ScriptedDescriber, make_frame
+from tests.doubles import ScriptedDescriber, TrackerScript, make_frame
 from tests.engine.finding import PROFILE, box_answer, frame_answer
 from tests.engine.rig import Rig, query, region, span
 
@@ -161,6 +161,40 @@ def test_the_worker_cannot_be_started_twice_or_stepped(rig: Rig) -> None:
         rig.engine.start()
     with pytest.raises(RuntimeError, match='stop it before stepping'):
         rig.engine.run_until_idle()
+
+
+@pytest.mark.parametrize('name', ['engine', 'engine search', 'tracking'])
+def test_a_thread_that_cannot_be_started_leaves_none_of_the_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = ScriptedChatModel(remote=True)
+    rig = Rig(
+        clock=time.monotonic, tracker=TrackerScript(), grounder=GroundingChain(chat, PROFILE)
+    )
+    rig.frames(span(10.0, 11.0))
+    rig.region('cup')
+    waits = rig.ask(query_id='waits')
+    before = set(threading.enumerate())
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, 'start', refuse)
+        with pytest.raises(RuntimeError, match='start new thread'):
+            rig.engine.start()
+    assert not rig.engine.alive
+    assert set(threading.enumerate()) <= before
+    assert waits.done
+    rig.engine.start()
+    again = rig.ask(query_id='again')
+    assert again.wait(LONG_S)
+    rig.engine.stop()
+    assert rig.answers[-1].error_code == ErrorCode.OK
+    assert rig.answered_once([waits, again])
 
 
 def test_a_step_within_a_step_is_refused() -> None:

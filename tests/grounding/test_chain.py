@@ -261,13 +261,33 @@ def test_a_stop_before_the_first_turn_asks_nothing() -> None:
     assert not model.calls
 
 
+@pytest.mark.parametrize('single_turn', [False, True])
+def test_a_stop_while_the_frames_are_resized(
+    single_turn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[int, int]] = []
+
+    def note(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        done.append(size)
+        return image
+
+    monkeypatch.setattr('pixelrefer_ros.grounding.chain.resize', note)
+    model = ScriptedChatModel([])
+    found = ground(model, single_turn=single_turn, should_stop=lambda: len(done) == 3)
+    assert found.status == Status.STOPPED
+    assert len(found.shown) == 16
+    assert len(done) == 3
+    assert not model.calls
+
+
 def test_a_stop_between_the_turns_is_remembered() -> None:
     asked = 0
 
     def once() -> bool:
         nonlocal asked
         asked += 1
-        return asked == len(TURN1.split()) + 2  # after the last token of the first turn
+        # after the frames and the last token of the first turn
+        return asked == 16 + len(TURN1.split()) + 2
 
     model = ScriptedChatModel([TURN1])
     found = ground(model, should_stop=once)

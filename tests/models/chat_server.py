@@ -56,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
     server: FaultyServer
 
     def do_GET(self) -> None:  # noqa: N802
-        self.whole(200, {'data': [{'id': name} for name in self.server.models]})
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.server.models_answer(self)
 
     def do_POST(self) -> None:  # noqa: N802
         length = int(self.headers['content-length'])
@@ -101,10 +102,12 @@ class FaultyServer(ThreadingHTTPServer):
     Attributes:
         answers: What is done for each request for a reply; the last one again and again.
         models: Names at /v1/models.
+        models_answer: What is done for each request for them.
         asked: Bodies of the requests.
         headers: Their headers.
         handlers: What answers them.
-        gone: Set once a client hung up in the middle of ``endless``, ``silent`` or ``held``.
+        gone: Set once a client hung up in the middle of ``endless``, ``dripping``, ``silent`` or
+            ``held``.
     """
 
     daemon_threads = False  # joined by server_close
@@ -114,6 +117,7 @@ class FaultyServer(ThreadingHTTPServer):
         super().__init__(('127.0.0.1', port), Handler)
         self.answers = list(answers) or [replies('fine')]
         self.models = ['tiny']
+        self.models_answer: Answer = names_models
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.handlers: list[Handler] = []
@@ -147,6 +151,10 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def names_models(handler: Handler) -> None:
+    handler.whole(200, {'data': [{'id': name} for name in handler.server.models]})
 
 
 def replies(*pieces: str, reason: str = 'stop', usage: dict[str, Any] | None = None) -> Answer:
@@ -201,6 +209,21 @@ def endless(handler: Handler) -> None:
         while True:
             handler.chunk(event('a'))
             time.sleep(0.005)
+    except OSError:
+        handler.server.gone.set()
+        raise
+
+
+def dripping(handler: Handler) -> None:
+    """Begin an answer and never come to its end, nor be silent for long, for up to 20 s."""
+    handler.send_response(200)
+    handler.send_header('content-length', '1000000')
+    handler.end_headers()
+    try:
+        for _ in range(4000):
+            handler.wfile.write(b' ')
+            time.sleep(0.005)
+        handler.cut()
     except OSError:
         handler.server.gone.set()
         raise

@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from tests.models import chat_server as server_double
 from tests.models.chat_models import picture
 from tests.models.chat_server import (
     cut_after,
+    dripping,
     endless,
     event,
     nothing_left,
@@ -112,6 +114,15 @@ def test_shows_pictures_and_turns_as_they_are(form: str) -> None:
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), dtype=int)
     assert seen.shape == shown.shape
     assert np.abs(seen - shown).mean() < (4.0 if form == 'jpeg' else 1e-9)
+
+
+def test_further_fields_take_precedence_over_what_is_asked_anyway() -> None:
+    extra = {'temperature': 0.9, 'logprobs': False, 'stream_options': {'mine': 1}}
+    with serving() as server:
+        chat(server, extra=extra).reply(QUESTION, Decoding(7, 0.5))
+        asked = server.asked[0]
+    assert {name: asked[name] for name in extra} == extra
+    assert asked['max_tokens'] == 7
 
 
 def test_a_reply_at_the_limit_is_not_complete() -> None:
@@ -403,6 +414,28 @@ def test_a_name_counts_as_connecting(resolver: Resolver) -> None:
         assert patient.reply(QUESTION, SHORT).text == 'fine'
 
 
+def test_a_name_is_looked_up_again_when_there_was_no_thread_for_it(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == 'look up' and len(refused) < 4:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, 'start', refuse)
+    with serving() as server:
+        asking = chat(f'http://robot.test:{server.port}', retries=2)
+        with pytest.raises(PixelReferError, match='no connection to .* start new thread'):
+            asking.reply(QUESTION, SHORT)
+        assert len(refused) == 3
+        assert asking.reply(QUESTION, SHORT).text == 'fine'
+    assert len(refused) == 4
+
+
 def test_stop_ends_the_making_of_pictures() -> None:
     turns = [Turn('user', (*[Picture(picture(1))] * 9, 'What fell?'))]
     asked = iter([False, False, True])
@@ -416,6 +449,18 @@ def test_silence_has_a_limit() -> None:
         with pytest.raises(PixelReferError, match=r'silent for 0\.1 s') as caught:
             asking.reply(QUESTION, SHORT)
     assert caught.value.code == ErrorCode.MODEL_ERROR
+
+
+@pytest.mark.parametrize('drip', [False, True])
+def test_a_check_does_not_wait_for_an_answer_for_long(drip: bool) -> None:
+    with serving() as server:
+        server.models_answer = dripping if drip else silent
+        asking = chat(server, connect_timeout_s=0.2, read_timeout_s=60.0)
+        began_s = time.monotonic()
+        assert asking.check().reachable is False
+        assert time.monotonic() - began_s < 20.0
+        assert server.gone.wait(20)
+    assert asking.state().reason == f'the server at {asking.name} did not answer within 0.2 s'
 
 
 def test_an_error_of_the_caller_hangs_up() -> None:
@@ -472,6 +517,8 @@ def test_the_version_may_be_left_out_of_the_url(ending: str) -> None:
         ({'url': 'http://robot', 'api_key_env': 'TEST_NO_SUCH_KEY'}, 'TEST_NO_SUCH_KEY'),
         ({'url': 'https://robot', 'ca_file': '/no/such.pem'}, r'/no/such\.pem'),
         ({'url': 'http://robot', 'picture_format': 'gif'}, 'jpeg'),
+        ({'url': 'http://robot', 'extra': {'model': 'other'}}, "name .'model'., which are set"),
+        ({'url': 'http://robot', 'extra': {'stream': False, 'n': 2}}, "'n', 'stream'"),
     ],
 )
 def test_refuses_settings_that_cannot_be(settings: dict[str, Any], match: str) -> None:

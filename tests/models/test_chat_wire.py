@@ -88,6 +88,22 @@ def test_any_stream_is_a_reply_or_an_error_of_its_own(events: list[str], whole: 
     assert math.isnan(reply.log_prob) or isinstance(reply.log_prob, float)
 
 
+def test_an_error_that_is_none_is_no_failure() -> None:
+    so_far = Gathering()
+    choice = {'delta': {'content': 'fine'}, 'finish_reason': 'stop'}
+    so_far.line(f'data: {json.dumps({"choices": [choice], "error": None})}')
+    assert (so_far.text, so_far.finished) == ('fine', True)
+
+
+def test_tokens_without_a_probability_are_counted_and_left_out_of_the_mean() -> None:
+    so_far = Gathering()
+    tokens = [{'logprob': -0.5}, {'logprob': None}, {'token': 'a'}, {'logprob': -1.5}]
+    choice = {'delta': {'content': 'fine'}, 'logprobs': {'content': tokens}}
+    so_far.line(f'data: {json.dumps({"choices": [choice]})}')
+    reply = so_far.reply()
+    assert (reply.log_prob, reply.tokens_out) == (-1.0, 4)
+
+
 @given(_JSON.map(json.dumps) | st.text())
 def test_any_error_and_any_list_of_models_is_read(body: str) -> None:
     assert isinstance(error_text(body), str)

@@ -168,8 +168,15 @@ def test_timings(value: types.Timings) -> None:
 )
 def test_descriptions(description: types.Description) -> None:
     message = sent(results.description_to_msg(description))
-    assert results.description_from_msg(message) == description
+    same = ('camera', 'region_id', 'label', 'text', 'confidence')
+    same += ('tokens_in', 'tokens_out', 'model')
+    for name in same:
+        assert getattr(message, name) == getattr(description, name)
     assert stamp_to_ns(message.header.stamp) == description.stamp_ns
+    assert message.header.frame_id == description.frame_id
+    assert conversions.box_from_msg(message.box) == description.box
+    assert tuple(map(stamp_to_ns, message.frame_stamps)) == description.frame_stamps_ns
+    assert results.timings_from_msg(message.timings) == description.timings
 
 
 @given(tracks)
@@ -177,7 +184,12 @@ def test_tracks(track: types.Track) -> None:
     array = sent(results.tracks_to_msg([track], 'front', 5, 'optical'))
     assert (array.camera, array.header.frame_id) == ('front', 'optical')
     assert stamp_to_ns(array.header.stamp) == 5
-    assert results.track_from_msg(array.tracks[0], 5) == track
+    (message,) = array.tracks
+    for name in ('region_id', 'label', 'camera', 'state', 'score'):
+        assert getattr(message, name) == getattr(track, name)
+    assert conversions.box_from_msg(message.box) == track.box
+    assert conversions.mask_from_msg(message.mask) == track.mask
+    assert stamp_to_ns(message.last_seen) == track.last_seen_ns
 
 
 @given(

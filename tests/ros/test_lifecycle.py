@@ -210,6 +210,24 @@ def test_bad_qos_overrides_fail_activate(
     one.assert_alive()
 
 
+def test_an_engine_that_does_not_start_fails_activate_and_leaves_no_thread(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench(activate=False)
+    assert one.change(CONFIGURE)
+
+    def fail(_: Engine) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, 'start', fail)
+        assert not one.change(ACTIVATE)
+    assert one.node.state() == 'inactive'
+    assert 'painter' not in [thread.name for thread in threading.enumerate()]
+    assert one.change(ACTIVATE)
+    one.assert_alive()
+
+
 def test_impossible_transitions_do_not_end_the_node(bench: Callable[..., Bench]) -> None:
     one = bench()
     assert not one.change(ACTIVATE)

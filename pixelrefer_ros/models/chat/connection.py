@@ -38,15 +38,24 @@ class _LookUps:
         self._under_way: dict[tuple[Any, ...], Future[Any]] = {}
 
     def begin(self, *what: Any) -> Future[Any]:
-        """Return what ``socket.getaddrinfo`` is going to say."""
+        """Return what ``socket.getaddrinfo`` is going to say.
+
+        Raises:
+            OSError: There is no thread to ask it in.
+        """
         with self._lock:
             result = self._under_way.get(what)
             if result is None:
-                result = self._under_way[what] = Future()
+                result = Future()
                 result.set_running_or_notify_cancel()  # who leaves does not end it for others
-                threading.Thread(
+                thread = threading.Thread(
                     target=self._look_up, args=(what, result), name='look up', daemon=True
-                ).start()
+                )
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise OSError(f'cannot look the name up: {error}') from error
+                self._under_way[what] = result
         return result
 
     def _look_up(self, what: tuple[Any, ...], result: Future[Any]) -> None:

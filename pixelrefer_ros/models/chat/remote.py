@@ -95,6 +95,11 @@ class RemoteChat:
                 ErrorCode.MODEL_ERROR,
                 f"picture format is '{server.picture_format}', must be 'jpeg' or 'png'",
             )
+        if own := sorted(wire.OWN & set(server.extra)):
+            raise PixelReferError(
+                ErrorCode.MODEL_ERROR,
+                f'extra fields of the request name {own}, which are set here: leave them out',
+            )
         self._headers()
 
     def state(self) -> ServerState:
@@ -102,10 +107,13 @@ class RemoteChat:
         return self._state
 
     def check(self) -> ServerState:
-        """Ask the server for its models, once; see how it is in what is returned."""
+        """Ask the server for its models, once; see how it is in what is returned.
+
+        Takes ``connect_timeout_s`` at most: there is nothing to think about.
+        """
         # what goes wrong is told by the state
         with contextlib.suppress(PixelReferError, _AwayError):
-            run(self._with_client(self._ask_models))
+            run(self._check())
         return self._state
 
     def reply(
@@ -123,7 +131,7 @@ class RemoteChat:
         stop = should_stop or (lambda: False)
         tell = on_text or (lambda text: None)
         body = wire.request(
-            self._model, turns, decoding, self._server.picture_format, self._server.extra, stop
+            turns, decoding, self._server.picture_format, self._server.extra, stop
         )
         if body is None:
             return wire.Gathering().reply(stopped=True)
@@ -138,6 +146,13 @@ class RemoteChat:
 
     def forget(self) -> None:
         """Do nothing: what is kept is the server's."""
+
+    async def _check(self) -> None:
+        limit_s = self._server.connect_timeout_s
+        try:
+            await asyncio.wait_for(self._with_client(self._ask_models), limit_s)
+        except asyncio.TimeoutError:  # not the built-in one before Python 3.11
+            self._found(False, f'the server at {self._url} did not answer within {limit_s:g} s')
 
     async def _watched(
         self, body: dict[str, Any], stop: Callable[[], bool], tell: Callable[[str], None]
@@ -256,7 +271,7 @@ class RemoteChat:
             await self._ask_models(client)
         optional = self._optional
         while True:
-            asked = {**body, 'model': self._model, **optional}
+            asked = {'model': self._model, **optional, **body}
             async with client.stream(
                 'POST', f'{self._url}/chat/completions', json=asked
             ) as answer:

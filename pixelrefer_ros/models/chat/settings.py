@@ -27,12 +27,14 @@ class ChatSettings:
         api_key_env: Name of the environment variable with the API key; of a server, as the rest.
         ca_file: PEM file of the certificates to trust; '' for those of the system.
         verify: Whether to check the server's certificate.
-        connect_timeout_s: Longest wait for a connection.
+        connect_timeout_s: Longest wait for a connection, and for the answer to ``check``.
         read_timeout_s: Longest silence, the reading of the prompt included.
         retries: How often to try again when the server is away or busy.
         backoff_s: First wait is up to this, and up to twice as long each time.
         picture_format: 'jpeg' or 'png'.
-        extra: Further fields of the request, as the server names them.
+        extra: Further fields of the request, as the server names them. They take precedence over
+            those it has anyway, such as ``temperature``; ``messages``, ``model``, ``n`` and
+            ``stream`` are refused.
     """
 
     model: str = ''

@@ -28,6 +28,9 @@ JPEG_QUALITY = 95
 OPTIONAL = {'logprobs': True, 'stream_options': {'include_usage': True}}
 """Fields that tell more where a server knows them; some refuse a request that has them."""
 
+OWN = frozenset({'messages', 'model', 'n', 'stream'})
+"""Fields that must be what they are here: one reply of one model, word by word."""
+
 _END = '[DONE]'
 
 
@@ -40,21 +43,19 @@ class ServerError(Exception):
 
 
 def request(
-    model: str,
     turns: Sequence[Turn],
     decoding: Decoding,
     picture_format: PictureFormat,
     extra: Mapping[str, Any],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any] | None:
-    """Return the body of a request for a streamed reply, without the optional fields.
+    """Return the body of a request for a streamed reply, without model and optional fields.
 
     Args:
-        model: Name of the model.
         turns: The conversation so far.
         decoding: How to decode.
         picture_format: In which pictures are sent.
-        extra: More fields.
+        extra: More fields, which take precedence over those here; none of ``OWN``.
         should_stop: Asked before each picture, which takes milliseconds; True ends the work.
 
     Returns:
@@ -87,7 +88,6 @@ def request(
             text = ''.join(part['text'] for part in content if part['type'] == 'text')
             messages.append({'role': turn.role, 'content': text})
     return {
-        'model': model,
         'messages': messages,
         'max_tokens': decoding.max_new_tokens,
         'temperature': decoding.temperature,
@@ -126,7 +126,7 @@ class Gathering:
         self._content = ''
         self._pieces = 0
         self._log_probs: list[float] = []
-        self._tokens_in = self._tokens_reused = self._tokens_out = 0
+        self._tokens_in = self._tokens_reused = self._tokens_out = self._tokens_listed = 0
 
     @property
     def text(self) -> str:
@@ -169,14 +169,14 @@ class Gathering:
             complete=not stopped and self._ended != 'length',
             tokens_in=self._tokens_in,
             tokens_reused=self._tokens_reused,
-            tokens_out=self._tokens_out or len(known) or self._pieces,
+            tokens_out=self._tokens_out or self._tokens_listed or self._pieces,
             log_prob=sum(known) / len(known) if known else math.nan,
         )
 
     def _take(self, data: str, key: str) -> None:
         try:
             event = json.loads(data)
-            if 'error' in event:
+            if event.get('error'):
                 raise ServerError(error_text(data))
             self._count(event.get('usage') or {})
             for choice in event['choices'][:1]:
@@ -186,7 +186,9 @@ class Gathering:
                 self._pieces += bool(piece)
                 self._content += piece
                 for token in (choice.get('logprobs') or {}).get('content') or ():
-                    self._log_probs.append(float(token['logprob']))
+                    self._tokens_listed += 1
+                    if token.get('logprob') is not None:
+                        self._log_probs.append(float(token['logprob']))
                 self._ended = choice.get('finish_reason') or self._ended
                 self.finished = self.finished or self._ended is not None
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
