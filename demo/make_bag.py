@@ -280,7 +280,7 @@ def thinned(track: list[Spot]) -> tuple[Spot, ...]:
         if not told:
             first = i - 1
             kept.append(track[first])
-    return (*kept, *track[-1:])
+    return (*kept, *track[1:][-1:])
 
 
 def main() -> None:

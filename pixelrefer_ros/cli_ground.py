@@ -103,10 +103,10 @@ def warn_stranger(chain: GroundingChain, *, to_tabletops: bool) -> None:
     """Say so when a model is asked about what it was not made for.
 
     Args:
-        chain: Who is asked; its profile tells what it was made for.
+        chain: Who is asked; its name or its profile tells what it was made for.
         to_tabletops: Whether it is asked about simulated tabletops.
     """
-    made_for = chain.profile.name == TABLETOP
+    made_for = TABLETOP in (chain.profile.name, chain.name)
     name = f"'{escape(chain.name)}'" if chain.name else 'the model'
     if to_tabletops and not made_for:
         err.print(f'[yellow]note:[/] {name} was not made for simulated tabletops; the scores are '

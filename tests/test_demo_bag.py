@@ -101,3 +101,4 @@ def test_what_is_left_out_of_a_track_is_told_by_the_rest():
         box = box_at(kept, spot.at_s)
         assert abs(box.x - spot.x) <= 1
         assert abs(box.height - spot.height) <= 1
+    assert make_bag.thinned(track[:1]) == tuple(track[:1])

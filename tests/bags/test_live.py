@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from pixelrefer_ros.bags.reading import Bag, Tracks
 from pixelrefer_ros.bags.topics import INPUTS, OUTPUTS, Role
@@ -56,6 +59,24 @@ def demo(*arguments):
 def outputs_of(path):
     with Bag(path) as bag:
         return [event.value for event in bag.events(OUTPUTS)]
+
+
+def test_questions_that_nobody_can_answer_are_no_failure():
+    from demo.run import _verdict
+
+    story = SimpleNamespace(asked=[], said=[], observations=[])
+    told = Console(file=io.StringIO())
+
+    def failed(errors, *, grounds):
+        summary = SimpleNamespace(
+            questions=3, answered=2, errors=errors, latency_ms={'p50': 1, 'p95': 2}, frames_in=1,
+            frames_dropped=0)
+        return _verdict(story, summary, told, grounds=grounds)
+
+    assert not failed({'UNSUPPORTED': 1}, grounds=False)
+    assert failed({'UNSUPPORTED': 1}, grounds=True)
+    assert not failed({'NOT_GROUNDED': 1}, grounds=True)
+    assert failed({'MODEL_ERROR': 1}, grounds=False)
 
 
 def test_whole_demo(tmp_path, ros_domain_id):
