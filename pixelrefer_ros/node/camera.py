@@ -185,10 +185,11 @@ class CameraInput:
             on_lost=self._on_lost,
         )
         if self._compressed and self._decoder is None:
-            self._decoder = threading.Thread(
+            decoder = threading.Thread(
                 target=self._decode, name=f'decode {self.camera or "image"}', daemon=True
             )
-            self._decoder.start()
+            decoder.start()
+            self._decoder = decoder  # not before: one that never ran cannot be waited for
         self._log.info(f'listening to {self.topic}')
 
     def _unsubscribe(self) -> None:

@@ -151,7 +151,7 @@ class RemoteChat:
         limit_s = self._server.connect_timeout_s
         try:
             await asyncio.wait_for(self._with_client(self._ask_models), limit_s)
-        except asyncio.TimeoutError:  # not the built-in one before Python 3.11
+        except TimeoutError:
             self._found(False, f'the server at {self._url} did not answer within {limit_s:g} s')
 
     async def _watched(
