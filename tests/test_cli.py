@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import cv2
@@ -359,6 +361,15 @@ def test_train(what, recipe_name, train_name, monkeypatch, tmp_path):
     assert text == f'vision 5/10  loss 0.500\nmodel: {tmp_path}/model\n'
     assert 'must be at least 1000' in refused('train', what, '--clips', '1')
     assert run('train', 'nothing')[0] == 2
+
+
+def test_all_of_a_recipe_can_be_given():
+    pytest.importorskip('mujoco', reason='needs the extra [sim]')
+    from pixelrefer_ros import cli_models
+    from pixelrefer_ros.training.grounding import GroundingRecipe
+
+    options = inspect.signature(cli_models.train_grounding).parameters
+    assert {field.name for field in fields(GroundingRecipe)} == set(options) - {'out_dir'}
 
 
 def test_evaluate(monkeypatch, tmp_path):

@@ -57,7 +57,7 @@ def called(clip: ReasoningClip, thing: int) -> str | None:
     if not abs(gap) >= MIN_GAP_X:  # NaN where one is not visible
         return None
     side = 'left' if gap > 0 else 'right'
-    return f'the {side} {words_of((size, colour, shape))}'
+    return f'the {words_of((size, colour, shape))} on the {side}'
 
 
 def pointed_at(clip: ReasoningClip, thing: int, rng: np.random.Generator) -> str | None:

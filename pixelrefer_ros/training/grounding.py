@@ -25,6 +25,7 @@ from pixelrefer_ros.training.grounding_asking import (
     pointing_loss,
     run_asked,
 )
+from pixelrefer_ros.training.grounding_batch import Batch, collate
 from pixelrefer_ros.training.grounding_cache import SightCache
 from pixelrefer_ros.training.grounding_config import (
     CLIP_SIZE,
@@ -40,12 +41,12 @@ from pixelrefer_ros.training.grounding_language import (
     shares_right,
 )
 from pixelrefer_ros.training.grounding_pictures import Shown, Sights, flipped
-from pixelrefer_ros.training.grounding_rows import Batch, Row, RowMaker, collate
+from pixelrefer_ros.training.grounding_rows import Row, RowMaker
 from pixelrefer_ros.training.grounding_store import ReasoningStore
 from pixelrefer_ros.training.grounding_told import telling_loss, told
 from pixelrefer_ros.training.grounding_vision import GroundingHeads, dense_loss, merge, run_blocks
 from pixelrefer_ros.training.grounding_words import build_tokenizer
-from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
+from pixelrefer_ros.training.loop import Stage, keep_recipe, mixed_precision, rank
 from pixelrefer_ros.training.processes import run_together
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ ALIGNMENT_WEIGHT = 0.3
 TELLING_WEIGHT = 2.0
 READING_SHARE = 0.22
 """Of the clips, the last ones, that the tower does not learn from."""
-ROWS_EVERY = 4
+ROWS_EVERY = 2
 """Steps: one of so many is about conversations with key frames, the others ask about clips."""
 _COMPILED_FROM = 100  # steps that repay a compilation
 
@@ -87,8 +88,8 @@ class GroundingRecipe:
         seed: Of weights and batches.
     """
 
-    clips: int = 6400
-    sight_steps: int = 1250
+    clips: int = 10_000
+    sight_steps: int = 1800
     words_steps: int = 1000
     reading_steps: int = 1000
     batch: int = 16
@@ -106,7 +107,7 @@ class GroundingRecipe:
             ValueError: One does not make sense.
         """
         for name, value in asdict(self).items():
-            least = 1 if name in ('clips', 'batch', 'pictures', 'rows', 'processes') else 0
+            least = {'clips': 2, 'batch': 1, 'pictures': 1, 'rows': 1, 'processes': 1}.get(name, 0)
             if isinstance(value, int) and value < least:
                 raise ValueError(f'{name} is {value}; it must be at least {least}')
         if self.pictures > self.batch:
@@ -199,7 +200,7 @@ class GroundingTrainer:
         return self._answers(self._recipe.reading_steps, 3, reads=True)
 
     def _answers(self, steps: int, number: int, *, reads: bool) -> Loss:
-        """Return the loss of answers: of questions alone, and each fourth time of whole rows."""
+        """Return the loss of answers: of questions alone, and in turn of whole rows."""
         asked = self._feed(lambda rng: self._draw_asked(rng, reads=reads), steps, number)
         rows = self._feed(lambda rng: self._draw_rows(rng, reads=reads), steps, number + 10)
 
@@ -323,13 +324,17 @@ def train_grounding(
 
     Args:
         out: Folder for clips, saves, ``log.jsonl`` and the model.
-        recipe: How long and on how much. A save is gone on with only under the same recipe.
+        recipe: How long and on how much. A run is gone on with only under the same one.
         on_log: Called with stage, step, steps and the mean scores every so many steps.
 
     Returns:
         The folder of the finished model, which ``models.chat`` loads.
+
+    Raises:
+        PixelReferError: BAD_REQUEST when the folder holds what another recipe or version made.
     """
     out.mkdir(parents=True, exist_ok=True)
+    keep_recipe(out, recipe)
     ReasoningStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
     SightCache(out / 'clips', recipe.clips, out / 'sights', max(2, recipe.processes))
     run_together(_work, recipe.processes, recipe, out, ('sight', 'words', 'reading'), on_log)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.grounding.pictures import resize
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
 from pixelrefer_ros.training.grounding_pictures import (
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARD = 100
-PICTURES = 5
+PICTURES = 3
 """Frames of every clip that are kept as large pictures; of the others, only what they show."""
 _TOKEN = PATCH * MERGE
+_LABELS = 2
+"""How cells are told what they show; another number where that changes."""
 
 
 def _patches(size: tuple[int, int]) -> int:
@@ -52,14 +56,20 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
 }
 
 
-def _cut(store: ReasoningStore, number: int) -> dict[str, NDArray[np.generic]]:
+def cut(store: ReasoningStore, number: int, kept: Sequence[int]
+        ) -> dict[str, NDArray[np.generic]]:
+    """Cut a clip into patches, and frames ``kept`` of it as large pictures; say what they show.
+
+    Returns:
+        The arrays of ``Sights`` by name, for this clip alone: ``pictures`` of the frames kept,
+        ``picture`` and ``picture_cells`` of all its frames.
+    """
     images = store.images(number, range(FRAMES))
     masks = store.numbers(number, range(FRAMES))
-    kept = np.sort(np.random.default_rng((number, 11)).permutation(FRAMES)[:PICTURES])
     return {
         'clips': to_patches([resize(image, CLIP_SIZE) for image in images]),
         'pictures': np.stack([to_patches([resize(images[i], KEY_SIZE)]) for i in kept]),
-        'kept': kept,
+        'kept': np.asarray(kept),
         'first': blocks(shown_in(masks[0], CLIP_SIZE, PATCH)),
         'last': blocks(shown_in(masks[-1], CLIP_SIZE, PATCH)),
         'picture': np.stack([blocks(shown_in(mask, KEY_SIZE, PATCH)) for mask in masks]),
@@ -76,7 +86,8 @@ def _write(clips: Path, total: int, folder: Path, first: int, count: int) -> Non
         path.with_suffix('.part') / f'{name}.npy', 'w+', kind, (count, *shape))
         for name, (shape, kind) in _ARRAYS.items()}
     for i in range(count):
-        for name, values in _cut(store, first + i).items():
+        chosen = np.random.default_rng((first + i, 11)).permutation(FRAMES)[:PICTURES]
+        for name, values in cut(store, first + i, np.sort(chosen).tolist()).items():
             arrays[name][i] = values
     for array in arrays.values():
         array.flush()
@@ -84,11 +95,21 @@ def _write(clips: Path, total: int, folder: Path, first: int, count: int) -> Non
 
 
 class SightCache:
-    """Draw clips with what they show, from patches on disk; about 1.5 MB a clip."""
+    """Draw clips with what they show, from patches on disk; about 2.2 MB a clip."""
 
     def __init__(self, clips: Path, total: int, folder: Path, processes: int = 2) -> None:
-        """Cut those clips of the store in ``clips`` that are not cut yet."""
+        """Cut those clips of the store in ``clips`` that are not cut yet.
+
+        Raises:
+            PixelReferError: BAD_REQUEST when those in ``folder`` were cut in another way.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        way, note = json.dumps([CLIP_SIZE, KEY_SIZE, PICTURES, _LABELS]), folder / 'cut.json'
+        if not any(folder.iterdir()):
+            note.write_text(way)
+        if not note.exists() or note.read_text() != way:
+            raise PixelReferError(
+                ErrorCode.BAD_REQUEST, f'{folder} holds clips cut in another way: remove it')
         jobs = [(clips, total, folder, first, min(SHARD, total - first))
                 for first in range(0, total, SHARD)]
         paths = [folder / f'{first:07d}-{count}' for *_, first, count in jobs]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FRAMES = 16
-CLIP_SIZE = (168, 112)
+CLIP_SIZE = (224, 168)
 """Width and height of the frames of the first turn; that of the profile."""
 KEY_SIZE = (224, 168)
 """Width and height of the key frame; that of the profile."""

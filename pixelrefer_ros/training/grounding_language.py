@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-    from pixelrefer_ros.training.grounding_rows import Batch
+    from pixelrefer_ros.training.grounding_batch import Batch
 
 BOX_LAYER, STORY_LAYER = 3, 4
 """Layers whose heads speak of where a thing's box ends, and of what it does and when."""

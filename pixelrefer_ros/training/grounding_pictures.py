@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 
-from pixelrefer_ros.grounding.pictures import resize
 from pixelrefer_ros.simulation.reasoning_story import ROLES
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH
 from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
@@ -23,13 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
-    from pixelrefer_ros.training.grounding_store import ReasoningStore
 
 ROLE_IDS = {name: i for i, name in enumerate((*ROLES, 'hit by'))}
 BACKGROUND = -1
-# A patch shows a thing that covers this share of its samples, and shows none where none does.
-_SAMPLES = 4
-_SHARE = 0.3
+# Of a cell, samples along a side, and the share of them that a thing covers which it shows.
+_SAMPLES = 7
+_SHARE = 0.25
 
 
 def blocks(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -64,19 +62,22 @@ def shown_in(numbers: NDArray[np.uint8], size: tuple[int, int], cell: int) -> ND
         cell: Side of a cell in its pixels.
 
     Returns:
-        (rows, columns): thing, BACKGROUND, or IGNORE where it is hardly seen.
+        (rows, columns): thing, BACKGROUND, or IGNORE where it is hardly seen. A thing too small
+        to fill a cell is shown by the one that it covers most of.
     """
     columns, rows = size[0] // cell, size[1] // cell
     fine = cv2.resize(numbers, (columns * _SAMPLES, rows * _SAMPLES),
                       interpolation=cv2.INTER_NEAREST)
     fine = fine.reshape(rows, _SAMPLES, columns, _SAMPLES)
-    out = np.full((rows, columns), BACKGROUND, np.int64)
-    best = np.zeros((rows, columns))
-    for k in range(int(fine.max())):
-        share = (fine == k + 1).mean(axis=(1, 3))
-        more = share > best
-        best[more] = share[more]
-        out[more] = np.where(share[more] >= _SHARE, k, IGNORE)
+    shares = np.stack([(fine == k).mean(axis=(1, 3)) for k in range(1, int(fine.max()) + 2)])
+    best = shares.max(0)
+    out = np.where(best >= _SHARE, shares.argmax(0), np.where(best > 0, IGNORE, BACKGROUND))
+    for k in np.argsort(-shares.max((1, 2))).tolist():
+        if shares[k].any() and not (out == k).any():
+            alone = [j for j in range(len(shares)) if (out == j).sum() == 1]
+            free = np.where(np.isin(out, alone), 0, shares[k])  # hide no other
+            if free.any():
+                out[np.unravel_index(free.argmax(), out.shape)] = k
     return out
 
 
@@ -136,30 +137,6 @@ def boxes_shown(clip: ReasoningClip, frame: int, shown: tuple[int, int], size: t
     """
     scale = torch.tensor([shown[0] / size[0], shown[1] / size[1]]).repeat(2)
     return torch.from_numpy(clip.boxes[clip.sampled[frame]]) * scale
-
-
-def draw_sights(store: ReasoningStore, numbers: Sequence[int], frames: Sequence[int]) -> Sights:
-    """Read clips, and of each one frame large."""
-    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in (
-        'clips', 'pictures', 'first', 'last', 'picture', 'first_cells', 'picture_cells')}
-    token = PATCH * MERGE
-    for number, frame in zip(numbers, frames, strict=True):
-        images = store.images(number, range(len(store.facts(number).times_s)))
-        masks = store.numbers(number, (0, len(images) - 1, frame))
-        parts['clips'].append(to_patches([resize(image, CLIP_SIZE) for image in images]))
-        parts['pictures'].append(to_patches([resize(images[frame], KEY_SIZE)]))
-        for name, mask, size in (('first', masks[0], CLIP_SIZE), ('last', masks[1], CLIP_SIZE),
-                                 ('picture', masks[2], KEY_SIZE)):
-            parts[name].append(blocks(shown_in(mask, size, PATCH)))
-        parts['first_cells'].append(shown_in(masks[0], CLIP_SIZE, token).ravel())
-        parts['picture_cells'].append(shown_in(masks[2], KEY_SIZE, token).ravel())
-    made = {name: torch.from_numpy(np.stack(values)) for name, values in parts.items()}
-    facts = [store.facts(number) for number in numbers]
-    return Sights(
-        **made, facts=facts,
-        first_boxes=[boxes_shown(clip, 0, CLIP_SIZE, store.size) for clip in facts],
-        boxes=[boxes_shown(clip, frame, KEY_SIZE, store.size)
-               for clip, frame in zip(facts, frames, strict=True)])
 
 
 def _grid(values: Tensor, columns: int, side: int) -> Tensor:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from pixelrefer_ros.grounding.profiles import fill, load_profile
 from pixelrefer_ros.simulation.reasoning_names import called, describe
-from pixelrefer_ros.simulation.reasoning_questions import questions
+from pixelrefer_ros.simulation.reasoning_questions import ask, questions
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
 from pixelrefer_ros.training.grounding_words import (
@@ -34,7 +33,6 @@ from pixelrefer_ros.training.grounding_words import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
@@ -45,10 +43,11 @@ DECIDING_WEIGHT = 3.0
 """How much more the words that decide count than the words around them."""
 UNKNOWN_SHARE = 0.05
 """Of the questions about looks, those that ask for a word it does not know."""
+LOOKED_FOR = 2
+"""Of the questions about a clip alone, those that ask for looks, half of them in vain."""
 MISNAMED_SHARE = 0.3
-"""Of the boxes, those asked for by a slightly wrong name: small frames tell shapes badly."""
+"""Of the boxes, those asked for by a slightly wrong name: shapes are told badly in a clip."""
 TOKEN_PX = PATCH * MERGE
-LENGTH_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class RowMaker:
 
     def __init__(
         self, store: ReasoningStore, tokenizer: PreTrainedTokenizerBase, *, asked: int = 4,
-        boxes: int = 6, single_share: float = 0.3, held_out: bool = False,
+        boxes: int = 10, single_share: float = 0.5, held_out: bool = False,
     ) -> None:
         """Keep what rows are made of.
 
@@ -158,7 +157,7 @@ class RowMaker:
             store: The clips.
             tokenizer: The grounding model's.
             asked: Questions per clip.
-            boxes: Boxes per key frame at most.
+            boxes: Boxes per key frame at most; things are asked for twice, some by other names.
             single_share: Of the rows, those that also ask for frame and box at once.
             held_out: Word questions as training never does.
         """
@@ -167,9 +166,10 @@ class RowMaker:
         self._held_out = held_out
         self._prompts = load_profile('tabletop').prompts
         self._decides = set(tokenizer.convert_tokens_to_ids(
-            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right']))
+            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'one', 'a', 'no']))
         self._begins = self._token('<answer>')
         self._describes = self._token(', "object description": "')
+        self._closes = {self._token('"}'), self._token('", "bbox_2d": [')}
         self._percent = self._token('percent')
         self._numbers = {self._token(str(n)) for n in range(16)}
         self._joins = {self._token(word) for word in ('at', ',', '.')}
@@ -208,8 +208,7 @@ class RowMaker:
         if rng.random() < self._single_share:
             single = asked[int(rng.integers(len(asked)))]
             text = self._asked_for(self._prompts.single, single)
-            self._ask(row, row.branch(first), text, single, rng, clip,
-                      boxed=True)
+            self._ask(row, row.branch(first), text, single, rng, clip, boxed=True)
         self._show_key(row, clip, node, leading.target, rng)
         return row
 
@@ -217,7 +216,10 @@ class RowMaker:
         """Draw a row of questions alone, one branch each, at most ``count``."""
         clip, row = self._store.facts(number), Row(number, 0)
         first = self._show_clip(row)
-        for question in questions(clip, rng, count, held_out=self._held_out):
+        asked = questions(clip, rng, count - LOOKED_FOR, held_out=self._held_out)
+        absent = rng.random(LOOKED_FOR) < 0.5  # whether it is there is settled by one word
+        looks = (ask(clip, 'refer', bool(a), rng, held_out=self._held_out) for a in absent)
+        for question in [*asked, *(q for q in looks if q is not None)]:
             text = self._asked_for(self._prompts.turn1, question)
             self._ask(row, row.branch(first), text, question, rng, clip)
         return row
@@ -262,7 +264,7 @@ class RowMaker:
         row.key_at = row.show(node, self._token('<|image_pad|>'), KEY_SIZE)
         row.say(node, self._encode('<|vision_end|>'))
         others = [int(k) for k in rng.permutation(len(clip.actors)) if k != target]
-        for thing in [target, *others][: self._boxes]:
+        for thing in ([target, *others] * 2)[: self._boxes]:
             if not clip.actors[thing].visible[row.frame]:
                 continue
             description = describe(clip, thing, row.frame)
@@ -322,7 +324,8 @@ class RowMaker:
                 said, (HEADS['start'], HEADS['stop']), strict=False)]
         if about.target is not None:
             at = ids.index(self._describes) + 1
-            found += [(i, HEADS['looks'], about.target) for i in range(at, at + 3)]
+            after = next(i for i in range(at, len(ids)) if ids[i] in self._closes)
+            found += [(i, HEADS['looks'], about.target) for i in range(at, after - 1)]
         return found
 
     def _spoken(
@@ -337,63 +340,3 @@ class RowMaker:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)['input_ids']
         return ids
-
-
-@dataclass(slots=True)
-class Batch:
-    """Hold padded rows, ready for the model.
-
-    Attributes:
-        ids: (B, L) int64.
-        place: (3, B, L) int64.
-        mask: (B, 1, L, L) float, 0 where a token sees another, else very negative.
-        weight: (B, L) float.
-        clip_at: (B, n) int64 places of the clip's tokens.
-        key_at: (B, m) int64 places of the key frame's tokens.
-        rows: The rows.
-    """
-
-    ids: Tensor
-    place: Tensor
-    mask: Tensor
-    weight: Tensor
-    clip_at: Tensor
-    key_at: Tensor
-    rows: list[Row]
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        return Batch(self.ids.to(device), self.place.to(device), self.mask.to(device),
-                     self.weight.to(device), self.clip_at.to(device), self.key_at.to(device),
-                     self.rows)
-
-
-def sees(row: Row) -> Tensor:
-    """Return which tokens of a row each token sees, (n, n) bool."""
-    count = len(row.parent)
-    leads = torch.eye(count, dtype=torch.bool)
-    for node, parent in enumerate(row.parent):
-        if parent >= 0:
-            leads[node] |= leads[parent]
-    of = torch.tensor(row.node)
-    return leads[of][:, of] & torch.ones(len(of), len(of), dtype=torch.bool).tril()
-
-
-def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Pad rows to one length, of few that occur: what is compiled is so for each."""
-    longest = -(-max(len(row.ids) for row in rows) // LENGTH_STEP) * LENGTH_STEP
-    ids = torch.full((len(rows), longest), pad)
-    place = torch.zeros(3, len(rows), longest, dtype=torch.int64)
-    weight = torch.zeros(len(rows), longest)
-    seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
-    for i, row in enumerate(rows):
-        n = len(row.ids)
-        ids[i, :n] = torch.tensor(row.ids)
-        place[:, i, :n] = torch.tensor(row.place).T
-        weight[i, :n] = torch.tensor(row.weight)
-        seen[i, :n, :n] = sees(row)
-    mask = torch.zeros(seen.shape).masked_fill(~seen, -1e9)[:, None]
-    tokens = [size[0] * size[1] // TOKEN_PX**2 for size in (CLIP_SIZE, KEY_SIZE)]
-    clip_at = torch.tensor([row.clip_at for row in rows])[:, None] + torch.arange(tokens[0])
-    key_at = torch.tensor([row.key_at for row in rows])[:, None] + torch.arange(tokens[1])
-    return Batch(ids, place, mask, weight, clip_at, key_at, list(rows))

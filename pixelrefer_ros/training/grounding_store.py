@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.imaging import decode_compressed, encode_jpeg
 from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
 
@@ -68,7 +69,11 @@ class ReasoningStore:
         self, folder: Path, clips: int, first_seed: int = 0, processes: int = 2,
         size: tuple[int, int] = (384, 288),
     ) -> None:
-        """Make or find ``clips`` clips of ``size`` (width, height), from ``first_seed`` on."""
+        """Make or find ``clips`` clips of ``size`` (width, height), from ``first_seed`` on.
+
+        Raises:
+            PixelReferError: BAD_REQUEST when those in ``folder`` are of another size.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [(folder, first_seed + i, min(SHARD, clips - i), size)
                 for i in range(0, clips, SHARD)]
@@ -87,7 +92,9 @@ class ReasoningStore:
             with path.with_suffix('.pkl').open('rb') as file:
                 made, facts = pickle.load(file)
             if made != size:
-                raise ValueError(f'{path} holds pictures of {made}, not {size}: remove it')
+                raise PixelReferError(
+                    ErrorCode.BAD_REQUEST,
+                    f'{path} holds pictures of {made}, not {size}: remove it')
             self._facts += facts
             self._bytes.append(np.memmap(path.with_suffix('.bin'), np.uint8, 'r'))
 

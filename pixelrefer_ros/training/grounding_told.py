@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LOOKS = ('colour', 'shape', 'size')
 _TOKEN = PATCH * MERGE
+_BACKGROUND_WEIGHT = 0.06
 _FARTHEST_PX = 80  # a box's side from the middle of a token that shows the thing
 
 
@@ -98,7 +99,7 @@ def told(shown: Shown, *, key: bool, rng: np.random.Generator | None = None
         offsets = boxes[b][things].float() - centre[on]
         blur: Tensor | float = 0.0
         if rng is not None:
-            sure = torch.from_numpy(rng.uniform(0.5, 3.5, len(clip.actors))).float()
+            sure = torch.from_numpy(rng.uniform(0.3, 2.0, len(clip.actors))).float()
             blur = sure[things][:, None]
             offsets = offsets + torch.from_numpy(rng.standard_normal(offsets.shape)).float() * (
                 0.7 * blur)
@@ -130,10 +131,18 @@ def telling_loss(tokens: Tensor, shown: Shown, *, key: bool) -> tuple[Tensor, di
     cells = shown.picture_cells if key else shown.first_cells
     wanted, clear = (part.to(tokens.device) for part in told(shown, key=key))
     far = (tokens.float() - wanted).square().sum(-1)
-    on = cells.to(tokens.device) >= 0
-    weight = torch.where(on, 1.0, 0.15) * clear
+    weight = torch.stack([_weights(part) for part in cells]).to(tokens.device) * clear
     loss = (far * weight).sum() / weight.sum()
     return loss, telling_scores(tokens.detach().float().cpu(), shown, key=key)
+
+
+def _weights(cells: Tensor) -> Tensor:
+    """Weigh tokens, (n,): those of small things more, those of the background little."""
+    weight = torch.full(cells.shape, _BACKGROUND_WEIGHT)
+    for thing in range(int(cells.max()) + 1):
+        shown = cells == thing
+        weight[shown] = 1 / shown.sum().clamp(min=1) ** 0.5
+    return weight
 
 
 def telling_scores(tokens: Tensor, shown: Shown, *, key: bool) -> dict[str, float]:

@@ -145,7 +145,7 @@ def key_frame_answer(reasoning: str, key: int, description: str,
         reasoning: What decides.
         key: The key frame; -1 when the target is absent.
         description: Of the target.
-        corners: x1, y1, x2, y2 in the small frames.
+        corners: x1, y1, x2, y2 in pixels of the clip's frames.
     """
     answer = '[]'
     if key >= 0:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import distributed
+
+from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,6 +60,25 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for g in grads:
         g.copy_(flat[at:at + g.numel()].view_as(g))
         at += g.numel()
+
+
+def keep_recipe(folder: Path, recipe: Any) -> None:
+    """Keep a recipe, a dataclass, beside its saves; they are of no use to another.
+
+    How many processes share the work, and where it is done, may change.
+
+    Raises:
+        PixelReferError: BAD_REQUEST when the folder holds a run of another recipe.
+    """
+    told = {name: value for name, value in asdict(recipe).items()
+            if name not in ('processes', 'loaders', 'device')}
+    note = folder / 'recipe.json'
+    if note.exists() and (kept := json.loads(note.read_text())) != told:
+        other = [name for name in {**told, **kept} if kept.get(name) != told.get(name)]
+        raise PixelReferError(
+            ErrorCode.BAD_REQUEST, f'{folder} holds a run with other {", ".join(other)}: give the '
+            'same ones to go on with it, or another folder')
+    note.write_text(json.dumps(told, indent=2) + '\n')
 
 
 @dataclass(slots=True)

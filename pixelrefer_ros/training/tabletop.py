@@ -15,7 +15,7 @@ import torch
 from pixelrefer_ros.training import language, vision
 from pixelrefer_ros.training.alignment import WordAlignment
 from pixelrefer_ros.training.clip_store import ClipStore
-from pixelrefer_ros.training.loop import Stage, mixed_precision, rank
+from pixelrefer_ros.training.loop import Stage, keep_recipe, mixed_precision, rank
 from pixelrefer_ros.training.pictures import draw_pictures
 from pixelrefer_ros.training.processes import run_together
 from pixelrefer_ros.training.tabletop_config import fresh_model, save_model
@@ -246,13 +246,17 @@ def train(out: Path, recipe: Recipe, on_log: Log = lambda *_: None) -> Path:
 
     Args:
         out: Folder for clips, saves, ``log.jsonl`` and the model.
-        recipe: How long and on how much. A save is gone on with only under the same recipe.
+        recipe: How long and on how much. A run is gone on with only under the same one.
         on_log: Called with stage, step, steps and the mean scores every so many steps.
 
     Returns:
         The folder of the finished model.
+
+    Raises:
+        PixelReferError: BAD_REQUEST when the folder holds a run of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
+    keep_recipe(out, recipe)
     ClipStore(out / 'clips', recipe.clips, processes=max(2, recipe.processes))
     run_together(_work, recipe.processes, recipe, out, on_log)
     return out / 'model'

@@ -7,11 +7,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip, assignment, rehearse
 from pixelrefer_ros.simulation.reasoning_questions import ask, roles_for
 from pixelrefer_ros.simulation.reasoning_story import StoryTeller
-from pixelrefer_ros.training.grounding_pictures import Shown, draw_sights
+from pixelrefer_ros.training.grounding_cache import cut
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE
+from pixelrefer_ros.training.grounding_pictures import Shown, Sights, boxes_shown
 
 SIZE = (384, 288)
 
@@ -62,6 +65,25 @@ class StoryStore:
                 picture[y0:y1, x0:x1] = k + 1
             made.append(picture)
         return made
+
+
+def draw_sights(store, numbers, frames) -> Sights:
+    """Cut clips, and one frame of each as a picture, as the cache on disk holds them."""
+    made: dict[str, list] = {}
+    for number, frame in zip(numbers, frames, strict=True):
+        parts = cut(store, number, [frame])
+        parts['pictures'] = parts['pictures'][0]
+        for name in ('picture', 'picture_cells'):
+            parts[name] = parts[name][frame]
+        for name, part in parts.items():
+            made.setdefault(name, []).append(part)
+    del made['kept']
+    facts = [store.facts(number) for number in numbers]
+    return Sights(
+        **{name: torch.from_numpy(np.stack(parts)) for name, parts in made.items()}, facts=facts,
+        first_boxes=[boxes_shown(clip, 0, CLIP_SIZE, store.size) for clip in facts],
+        boxes=[boxes_shown(clip, frame, KEY_SIZE, store.size)
+               for clip, frame in zip(facts, frames, strict=True)])
 
 
 def shown_of(store: StoryStore, numbers: list[int]) -> Shown:

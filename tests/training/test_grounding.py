@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import torch
 
 pytest.importorskip('mujoco', reason='needs the extra [sim]')
 
+from pixelrefer_ros.core.types import PixelReferError
 from pixelrefer_ros.training.grounding import Feed, GroundingRecipe, train_grounding
 from pixelrefer_ros.training.grounding_cache import SightCache
-from pixelrefer_ros.training.grounding_pictures import draw_sights
 from pixelrefer_ros.training.grounding_store import ReasoningStore
 from tests.rendering import needs_rendering
+from tests.training.grounding_clips import draw_sights
 
 SMALL = GroundingRecipe(clips=4, sight_steps=1, words_steps=1, reading_steps=1, batch=3,
                         pictures=2, rows=2, processes=1)
@@ -75,11 +77,24 @@ def test_clips_come_back_as_they_were_rendered(made) -> None:
 
 
 @needs_rendering
+def test_what_another_recipe_or_version_made_is_refused(made, tmp_path) -> None:
+    out, _ = made
+    with pytest.raises(PixelReferError, match='with other clips, batch: give the same ones'):
+        train_grounding(out, replace(SMALL, clips=5, batch=4))
+    for kept in ('0000000-4', 'cut.json'):  # of a version that took no note; of another size
+        (tmp_path / kept).write_text('[]')
+        with pytest.raises(PixelReferError, match='cut in another way: remove it'):
+            SightCache(out / 'clips', SMALL.clips, tmp_path)
+    with pytest.raises(PixelReferError, match='remove it'):
+        ReasoningStore(out / 'clips', SMALL.clips, size=(96, 72))
+
+
+@needs_rendering
 def test_clips_kept_as_patches_are_those_of_the_pictures(made) -> None:
     out, _ = made
     cache = SightCache(out / 'clips', SMALL.clips, out / 'sights')
     numbers = [2, 1, 3]
-    frames = [cache.kept(2)[1], cache.kept(1)[0], cache.kept(3)[4]]
+    frames = [cache.kept(2)[1], cache.kept(1)[0], cache.kept(3)[-1]]
     kept, drawn = cache.draw(numbers, frames), draw_sights(cache.store, numbers, frames)
     for part in ('clips', 'pictures', 'first', 'last', 'picture', 'first_cells',
                  'picture_cells'):
@@ -104,6 +119,8 @@ def test_a_batch_is_the_same_whoever_draws_it() -> None:
 def test_recipes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match='batch is 0'):
         GroundingRecipe(batch=0)
+    with pytest.raises(ValueError, match='clips is 1; it must be at least 2'):
+        GroundingRecipe(clips=1)
     with pytest.raises(ValueError, match='cpu or cuda'):
         GroundingRecipe(device='tpu')
     with pytest.raises(ValueError, match='at most batch'):

@@ -25,7 +25,7 @@ from pixelrefer_ros.training.grounding_config import (
     PATCH,
     fresh_model,
 )
-from pixelrefer_ros.training.grounding_pictures import draw_sights, flipped
+from pixelrefer_ros.training.grounding_pictures import flipped
 from pixelrefer_ros.training.grounding_told import telling_loss, telling_scores, told
 from pixelrefer_ros.training.grounding_words import (
     ANCHORS,
@@ -33,7 +33,7 @@ from pixelrefer_ros.training.grounding_words import (
     PICTURE_START,
     build_tokenizer,
 )
-from tests.training.grounding_clips import StoryStore
+from tests.training.grounding_clips import StoryStore, draw_sights
 
 
 @pytest.fixture(scope='module')
@@ -97,6 +97,21 @@ def test_what_is_told_exactly_is_read_exactly(sights, key) -> None:
     scores = telling_scores(tokens, sights, key=key)
     assert set(scores.values()) == {1.0}
     assert telling_loss(tokens, sights, key=key)[0] == 0
+
+
+def test_small_things_count_as_large_ones_do(sights) -> None:
+    """A token of a small thing costs more than one of a large thing, and both than the ground."""
+    cells, (exact, _) = sights.first_cells[0], told(sights, key=False)
+    sizes = {k: int((cells == k).sum()) for k in set(cells[cells >= 0].tolist())}
+    small, large = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
+    assert sizes[small] < sizes[large]
+
+    def cost(thing: int) -> float:
+        wrong = exact.clone()
+        wrong[0, (cells == thing).nonzero()[0]] += 1
+        return telling_loss(wrong, sights, key=False)[0].item()
+
+    assert cost(small) > cost(large) > cost(-1) > 0
 
 
 def test_doubts_leave_most_of_it_right(sights) -> None:

@@ -14,6 +14,7 @@ from pixelrefer_ros.grounding.profiles import fill, load_profile
 from pixelrefer_ros.models.chat.local import LocalChat
 from pixelrefer_ros.models.chat.prompt import read
 from pixelrefer_ros.training import grounding_language
+from pixelrefer_ros.training.grounding_batch import collate, sees
 from pixelrefer_ros.training.grounding_config import (
     CLIP_SIZE,
     FRAMES,
@@ -23,11 +24,11 @@ from pixelrefer_ros.training.grounding_config import (
     fresh_model,
     save_model,
 )
-from pixelrefer_ros.training.grounding_pictures import draw_sights, shown_in
-from pixelrefer_ros.training.grounding_rows import HEADS, RowMaker, collate, sees
+from pixelrefer_ros.training.grounding_pictures import shown_in
+from pixelrefer_ros.training.grounding_rows import HEADS, LOOKED_FOR, RowMaker
 from pixelrefer_ros.training.grounding_vision import merge, run_blocks
 from pixelrefer_ros.training.grounding_words import build_tokenizer
-from tests.training.grounding_clips import StoryStore
+from tests.training.grounding_clips import StoryStore, draw_sights
 
 PROFILE = load_profile('tabletop')
 
@@ -169,7 +170,7 @@ def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
                 continue
             heads.add(pointer.head)
             if pointer.head == HEADS['looks']:
-                assert word in (*actor.look, 'left', 'right')
+                assert word in (*actor.look, 'on', 'the', 'left', 'right')
             elif pointer.head == HEADS['start'] and actor.role not in ('hit by', 'hit'):
                 assert word == str(actor.start)
             elif pointer.head == HEADS['role']:
@@ -197,8 +198,44 @@ def test_looks_are_computed_as_the_model_does(store, row, chat) -> None:
 def test_cells_show_what_covers_them() -> None:
     numbers = np.zeros((56, 56), np.uint8)
     numbers[:28, :28] = 2
-    numbers[:14, 28:32] = 1
+    numbers[:28, 28:32] = 1
+    numbers[28:32, :14] = 2
+    numbers[32:40, 36:44] = 3
+    numbers[52:, :4] = 3
     shown = shown_in(numbers, (28, 28), 14)
     assert shown[0, 0] == 1
-    assert shown[1, 1] == -1
-    assert shown[0, 1] < -1, 'hardly seen'
+    assert shown[0, 1] == 0, 'hardly seen, but nowhere else'
+    assert shown[1, 0] < -1, 'hardly seen'
+    assert shown[1, 1] == 2
+    assert (shown_in(np.zeros((56, 56), np.uint8), (28, 28), 14) == -1).all()
+
+
+def test_a_small_thing_takes_no_other_its_only_token() -> None:
+    numbers = np.zeros((56, 56), np.uint8)
+    numbers[4:18, 4:18] = 1
+    numbers[20:28, 24:32] = 2  # most of it beside the first, the rest in the next cell
+    numbers[20:28, 24:29] = 2
+    shown = shown_in(numbers, (28, 28), 14)
+    assert shown[0, 0] == 0
+    assert shown[0, 1] == 1
+
+
+def test_every_thing_in_view_is_shown_by_a_token(store) -> None:
+    """What no token tells of, the language model can only make up."""
+    for number in range(len(store)):
+        mask = store.numbers(number, [0])[0]
+        shown = shown_in(mask, CLIP_SIZE, PATCH * MERGE)
+        in_view = {k - 1 for k in np.unique(mask).tolist() if k}
+        hidden = in_view - set(shown.ravel().tolist())
+        for k in hidden:  # a token has room for one
+            ys, xs = np.nonzero(mask == k + 1)
+            assert len(xs) < 40, f'thing {k} of clip {number}: {len(xs)} pixels'
+
+
+def test_what_is_not_there_is_asked_for_as_often_as_what_is(store, tokenizer) -> None:
+    maker, rng = RowMaker(store, tokenizer), np.random.default_rng(3)
+    asked = [answer.question for number in range(len(store)) for _ in range(4)
+             for answer in maker.ask(number, rng, 6).answers[-LOOKED_FOR:]]
+    looked_for = [question for question in asked if question.kind == 'refer']
+    assert len(looked_for) > 0.8 * len(asked)
+    assert 0.35 < np.mean([question.target is None for question in looked_for]) < 0.65
