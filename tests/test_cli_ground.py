@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from pixelrefer_ros import cli, cli_models
 from pixelrefer_ros.bags.annotate import VideoFile
 from pixelrefer_ros.bags.reading import Bag
 from pixelrefer_ros.bags.topics import Role
+from pixelrefer_ros.cli_ground import warn_stranger
 from pixelrefer_ros.core import masks
 from pixelrefer_ros.core.types import Answer, Box, ErrorCode, Evidence, Mask, Task
 from pixelrefer_ros.grounding.chain import GroundingChain
@@ -326,6 +328,18 @@ def test_evaluate_grounding(tmp_path, named, monkeypatch):
     assert (two['key_frame'], two['box'], one['box']) == (1.0, 1.0, 0.0)
     assert two['j_and_f'] > 0.85 > 0.6 > one['j_and_f']
     assert two['tokens']['reused'] > 0 == one['tokens']['reused']
+
+
+@pytest.mark.parametrize(('name', 'profile', 'made_for'), [
+    ('tabletop', PROFILE, True), ('tabletop', FOR_OTHERS, True), ('my own', PROFILE, True),
+    ('some/vlm', FOR_OTHERS, False),
+])
+def test_who_was_made_for_tabletops_goes_by_name_or_profile(name, profile, made_for, capsys):
+    chain = SimpleNamespace(name=name, profile=profile)
+    warn_stranger(chain, to_tabletops=True)
+    assert ('was not made for simulated tabletops' in capsys.readouterr().err) != made_for
+    warn_stranger(chain, to_tabletops=False)
+    assert ('knows simulated tabletops' in capsys.readouterr().err) == made_for
 
 
 def test_answers_that_cannot_be_used_are_counted(named, monkeypatch):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE
-from pixelrefer_ros.training.grounding_rows import TOKEN_PX
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, TOKEN_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,14 @@ import torch
 
 from pixelrefer_ros.core.types import ErrorCode, PixelReferError
 from pixelrefer_ros.grounding.pictures import resize
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.grounding_config import (
+    CLIP_SIZE,
+    FRAMES,
+    KEY_SIZE,
+    MERGE,
+    PATCH,
+    TOKEN_PX,
+)
 from pixelrefer_ros.training.grounding_pictures import (
     Shown,
     Sights,
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
 SHARD = 100
 PICTURES = 3
 """Frames of every clip that are kept as large pictures; of the others, only what they show."""
-_TOKEN = PATCH * MERGE
 _LABELS = 2
 """How cells are told what they show; another number where that changes."""
 
@@ -73,8 +79,8 @@ def cut(store: ReasoningStore, number: int, kept: Sequence[int]
         'first': blocks(shown_in(masks[0], CLIP_SIZE, PATCH)),
         'last': blocks(shown_in(masks[-1], CLIP_SIZE, PATCH)),
         'picture': np.stack([blocks(shown_in(mask, KEY_SIZE, PATCH)) for mask in masks]),
-        'first_cells': shown_in(masks[0], CLIP_SIZE, _TOKEN).ravel(),
-        'picture_cells': np.stack([shown_in(mask, KEY_SIZE, _TOKEN).ravel() for mask in masks]),
+        'first_cells': shown_in(masks[0], CLIP_SIZE, TOKEN_PX).ravel(),
+        'picture_cells': np.stack([shown_in(mask, KEY_SIZE, TOKEN_PX).ravel() for mask in masks]),
     }
 
 

@@ -39,6 +39,7 @@ KEY_SIZE = (224, 168)
 """Width and height of the key frame; that of the profile."""
 PATCH = 7
 MERGE = 2
+TOKEN_PX = PATCH * MERGE
 MAX_NEW_TOKENS = 128
 LAYERS, READING_LAYERS = 7, 5
 """Of the language model, and how many of them a word may need to be read off a thing. What one
@@ -189,7 +190,7 @@ def _start_places(
     mark = torch.zeros(WIDTH)
     mark[PARTS['row'].stop:] = 1.0
     mark /= mark.norm()
-    middles = PATCH * MERGE * (torch.arange(len(ANCHORS)) + 0.5)
+    middles = TOKEN_PX * (torch.arange(len(ANCHORS)) + 0.5)
     for i, at in enumerate(tokenizer.convert_tokens_to_ids(list(ANCHORS))):
         table[at] = mark
         table[at, PARTS['column']] = waves(middles[i], BOX_PERIODS)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pixelrefer_ros.simulation.reasoning_story import ROLES
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH, TOKEN_PX
 from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def shown_in(numbers: NDArray[np.uint8], size: tuple[int, int], cell: int) -> ND
     fine = cv2.resize(numbers, (columns * _SAMPLES, rows * _SAMPLES),
                       interpolation=cv2.INTER_NEAREST)
     fine = fine.reshape(rows, _SAMPLES, columns, _SAMPLES)
-    shares = np.stack([(fine == k).mean(axis=(1, 3)) for k in range(1, int(fine.max()) + 2)])
+    things = range(1, int(fine.max()) + 2)  # and one that is nowhere, for pictures without any
+    shares = np.stack([(fine == k).mean(axis=(1, 3)) for k in things])
     best = shares.max(0)
     out = np.where(best >= _SHARE, shares.argmax(0), np.where(best > 0, IGNORE, BACKGROUND))
     for k in np.argsort(-shares.max((1, 2))).tolist():
@@ -163,7 +164,7 @@ def flipped(sights: Sights) -> Sights:
         return [torch.stack([width - box[:, 2], box[:, 1], width - box[:, 0], box[:, 3]], 1)
                 for box in given]
 
-    token, clip, key = PATCH * MERGE, CLIP_SIZE[0], KEY_SIZE[0]
+    token, clip, key = TOKEN_PX, CLIP_SIZE[0], KEY_SIZE[0]
     return replace(
         sights, clips=pixels(sights.clips, clip), pictures=pixels(sights.pictures, key),
         first=_mirrored(sights.first, clip, PATCH), last=_mirrored(sights.last, clip, PATCH),

@@ -18,7 +18,7 @@ from pixelrefer_ros.grounding.profiles import fill, load_profile
 from pixelrefer_ros.simulation.reasoning_names import called, describe
 from pixelrefer_ros.simulation.reasoning_questions import ask, questions
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, TOKEN_PX
 from pixelrefer_ros.training.grounding_words import (
     ANCHORS,
     CLIP_START,
@@ -47,7 +47,6 @@ LOOKED_FOR = 2
 """Of the questions about a clip alone, those that ask for looks, half of them in vain."""
 MISNAMED_SHARE = 0.3
 """Of the boxes, those asked for by a slightly wrong name: shapes are told badly in a clip."""
-TOKEN_PX = PATCH * MERGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pixelrefer_ros.training.grounding_codes import (
     code_table,
     waves,
 )
-from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH
+from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, TOKEN_PX
 from pixelrefer_ros.training.grounding_pictures import BACKGROUND, Shown, iou, labels, looks_of
 from pixelrefer_ros.training.pictures import IGNORE
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
 
 LOOKS = ('colour', 'shape', 'size')
-_TOKEN = PATCH * MERGE
 _BACKGROUND_WEIGHT = 0.06
 _FARTHEST_PX = 80  # a box's side from the middle of a token that shows the thing
 
@@ -39,8 +38,8 @@ _FARTHEST_PX = 80  # a box's side from the middle of a token that shows the thin
 def middles(size: tuple[int, int]) -> Tensor:
     """Return x, y, x, y of the middle of every token of a picture, (n, 4) in its pixels."""
     rows, columns = torch.meshgrid(
-        torch.arange(size[1] // _TOKEN), torch.arange(size[0] // _TOKEN), indexing='ij')
-    return (torch.stack([columns, rows, columns, rows], -1).flatten(0, 1) + 0.5) * _TOKEN
+        torch.arange(size[1] // TOKEN_PX), torch.arange(size[0] // TOKEN_PX), indexing='ij')
+    return (torch.stack([columns, rows, columns, rows], -1).flatten(0, 1) + 0.5) * TOKEN_PX
 
 
 def _doubted(probabilities: Tensor, fact: str, rng: np.random.Generator) -> Tensor:
@@ -139,9 +138,9 @@ def telling_loss(tokens: Tensor, shown: Shown, *, key: bool) -> tuple[Tensor, di
 def _weights(cells: Tensor) -> Tensor:
     """Weigh tokens, (n,): those of small things more, those of the background little."""
     weight = torch.full(cells.shape, _BACKGROUND_WEIGHT)
-    for thing in range(int(cells.max()) + 1):
+    for thing in cells[cells >= 0].unique():
         shown = cells == thing
-        weight[shown] = 1 / shown.sum().clamp(min=1) ** 0.5
+        weight[shown] = float(shown.sum()) ** -0.5
     return weight
 
 

@@ -65,15 +65,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def keep_recipe(folder: Path, recipe: Any) -> None:
     """Keep a recipe, a dataclass, beside its saves; they are of no use to another.
 
-    How many processes share the work, and where it is done, may change.
+    How many processes share the work, and where it is done, may change. Clips alone are of use
+    to every recipe.
 
     Raises:
-        PixelReferError: BAD_REQUEST when the folder holds a run of another recipe.
+        PixelReferError: BAD_REQUEST when the folder holds saves of another recipe.
     """
     told = {name: value for name, value in asdict(recipe).items()
             if name not in ('processes', 'loaders', 'device')}
     note = folder / 'recipe.json'
-    if note.exists() and (kept := json.loads(note.read_text())) != told:
+    kept = json.loads(note.read_text()) if note.exists() else told
+    if kept != told and any(folder.glob('*.pt')):
         other = [name for name in {**told, **kept} if kept.get(name) != told.get(name)]
         raise PixelReferError(
             ErrorCode.BAD_REQUEST, f'{folder} holds a run with other {", ".join(other)}: give the '

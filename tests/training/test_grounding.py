@@ -17,6 +17,7 @@ from pixelrefer_ros.core.types import PixelReferError
 from pixelrefer_ros.training.grounding import Feed, GroundingRecipe, train_grounding
 from pixelrefer_ros.training.grounding_cache import SightCache
 from pixelrefer_ros.training.grounding_store import ReasoningStore
+from pixelrefer_ros.training.loop import keep_recipe
 from tests.rendering import needs_rendering
 from tests.training.grounding_clips import draw_sights
 
@@ -87,6 +88,15 @@ def test_what_another_recipe_or_version_made_is_refused(made, tmp_path) -> None:
             SightCache(out / 'clips', SMALL.clips, tmp_path)
     with pytest.raises(PixelReferError, match='remove it'):
         ReasoningStore(out / 'clips', SMALL.clips, size=(96, 72))
+
+
+def test_a_recipe_may_change_until_something_is_learnt(tmp_path) -> None:
+    keep_recipe(tmp_path, SMALL)
+    keep_recipe(tmp_path, replace(SMALL, clips=5))
+    (tmp_path / 'sight.pt').touch()
+    keep_recipe(tmp_path, replace(SMALL, clips=5, processes=2, loaders=1, device='cuda'))
+    with pytest.raises(PixelReferError, match='with other clips: give the same ones'):
+        keep_recipe(tmp_path, SMALL)
 
 
 @needs_rendering
