@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MIN_GAP_STEPS = 1.6  # between the first and the second to start, in fifteenths of the clip
 ABSENT_SHARE = 0.2
+NEARLY_AS_LARGE = 0.85
+"""Of the largest box: what counts as large when a key frame is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class ReasoningQuestion:
         reasoning: What decides, and what follows from it.
         description: What the target looks like in the key frame, and where when another looks
             the same; '' without a target.
-        key: Sampled frame in which the target's box is largest, -1 without a target.
+        key: Sampled frame in which the target's box is large, -1 without a target.
     """
 
     kind: str
@@ -169,19 +171,25 @@ def questions(
 
 
 def key_frame(clip: ReasoningClip, thing: int) -> tuple[int, str] | None:
-    """Return the sampled frame in which a thing's box is largest, and its description there.
+    """Return a sampled frame in which a thing's box is large, and its description there.
 
-    The box is what the temporal reward of ReVSeg compares (equation 7). Where a thing that
-    looks the same cannot be told apart, the next best frame is taken; None when there is none.
+    The box is what the temporal reward of ReVSeg compares (equation 7). Of frames in which it
+    is nearly as large, the first is taken, and none beside which the thing is out of sight: who
+    errs by a frame then still sees it. Where a thing that looks the same cannot be told apart,
+    another frame is taken; None when there is none.
     """
     boxes = clip.boxes[list(clip.sampled), thing]
     sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    for frame in np.argsort(-sizes, kind='stable').tolist():
-        if clip.actors[thing].visible[frame]:
-            description = describe(clip, thing, frame)
-            if description is not None:
-                return frame, description
-    return None
+    seen = np.array(clip.actors[thing].visible)
+    beside = np.pad(seen, 1, mode='edge')
+    told = {frame: text for frame in np.flatnonzero(seen).tolist()
+            if (text := describe(clip, thing, frame)) is not None}
+    if not told:
+        return None
+    safe = [frame for frame in told if beside[frame] and beside[frame + 2]] or list(told)
+    largest = max(sizes[frame] for frame in safe)
+    key = next(frame for frame in safe if sizes[frame] >= NEARLY_AS_LARGE * largest)
+    return key, told[key]
 
 
 def _pick(rng: np.random.Generator, choices: Iterable[Noun], harder: Callable[[Noun], bool]
@@ -302,28 +310,36 @@ def _by_look(
         found = _by_side(clip, absent, rng)
         if found is not None:
             return found
-    actors = clip.actors
-    if absent:
-        looks = [n for n in product(('', *SIZES), COLOURS, SHAPES)
-                 if not any(fits(a, n) for a in actors)]
-        noun = _pick(rng, looks, lambda n: (
-            any(a.colour == n[1] for a in actors) and any(a.shape == n[2] for a in actors)))
-        if noun is None:
-            return None
-        seen = [(words_of((a.size if noun[0] else '', a.colour, a.shape)))
-                for a in actors if noun[1] == a.colour or noun[2] == a.shape]
-        others = f'There is {listed(seen)}. ' if seen else ''
-        return _Finding(None, f'{others}There is no {words_of(noun)}.', words_of(noun))
-    nouns = sorted(n for n in {n for a in actors for n in fitting(a)}
-                   if sum(fits(a, n) for a in actors) == 1)
-    noun = _pick(rng, nouns, lambda n: any(
-        0 < sum(bool(x) and x == y for x, y in zip(n, a.look, strict=True)) < sum(map(bool, n))
-        for a in actors))
-    if noun is None:
+    # Of the words that a question says nothing is to be learnt about whether there is such a
+    # thing: both are asked for in the same forms, and most share some of their looks with others.
+    actors, wanted = clip.actors, 0 if absent else 1
+    looks = product(('', *SIZES), ('', *COLOURS), ('', *SHAPES))
+    nouns = [n for n in looks if (n[1] or n[2]) and sum(fits(a, n) for a in actors) == wanted]
+    for form in rng.choice(len(_FORMS), len(_FORMS), replace=False, p=_FORM_SHARES).tolist():
+        options = [n for n in nouns if tuple(map(bool, n)) == _FORMS[form]]
+        noun = _pick(rng, options, lambda n: any(0 < _alike(a, n) < sum(map(bool, n))
+                                                 for a in actors))
+        if noun is not None:
+            break
+    else:
         return None
-    target = next(k for k, a in enumerate(actors) if fits(a, noun))
-    return _Finding(target, f'There is one {words_of(noun)}. It is {called(clip, target)}.',
-                    words_of(noun))
+    target = None if absent else next(k for k, a in enumerate(actors) if fits(a, noun))
+    near = sorted((k for k, a in enumerate(actors) if _alike(a, noun)),
+                  key=lambda k: (-_alike(actors[k], noun), float(actors[k].x[0])))
+    seen = f'There is {listed([words_of(actors[k].look) for k in near[:3]])}. ' if near else ''
+    verdict = (f'There is no {words_of(noun)}.' if target is None
+               else f'So it is {called(clip, target)}.')
+    return _Finding(target, seen + verdict, words_of(noun))
+
+
+_FORMS = ((False, True, True), (True, True, True), (True, False, True), (True, True, False),
+          (False, True, False), (False, False, True))
+_FORM_SHARES = (0.4, 0.25, 0.1, 0.1, 0.1, 0.05)
+
+
+def _alike(actor: Actor, noun: Noun) -> int:
+    """Return how many of a noun's words are true of a thing."""
+    return sum(bool(want) and want == has for want, has in zip(noun, actor.look, strict=True))
 
 
 def _by_side(

@@ -165,7 +165,8 @@ class RowMaker:
         self._held_out = held_out
         self._prompts = load_profile('tabletop').prompts
         self._decides = set(tokenizer.convert_tokens_to_ids(
-            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'one', 'a', 'no']))
+            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'on', 'so', 'it',
+             'there', 'no', 'nothing']))
         self._begins = self._token('<answer>')
         self._describes = self._token(', "object description": "')
         self._closes = {self._token('"}'), self._token('", "bbox_2d": [')}

@@ -94,18 +94,23 @@ def test_areas_and_boxes_follow_from_the_masks(clips) -> None:
                     assert actor.x[i] == pytest.approx((xs.mean() + 0.5) / 192, abs=1e-5)
 
 
-def test_the_key_frame_shows_the_largest_box(clips) -> None:
+def test_the_key_frame_shows_a_large_box_and_so_do_those_beside_it(clips) -> None:
     for clip in clips:
         for question in questions(clip, np.random.default_rng(clip.seed), 6):
             if question.target is None:
                 continue
+            key, seen = question.key, np.array(clip.actors[question.target].visible)
+            assert seen[key]
+            assert clip.areas[key, question.target] >= LEAST_PX
+            if any(a.look == clip.actors[question.target].look
+                   for k, a in enumerate(clip.actors) if k != question.target):
+                continue  # where it cannot be told from its twin is no key frame
+            safe = [i for i in np.flatnonzero(seen)
+                    if seen[max(i - 1, 0):i + 2].all()] or np.flatnonzero(seen).tolist()
             boxes = clip.boxes[:, question.target]
             sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-            assert clip.actors[question.target].visible[question.key]
-            assert clip.areas[question.key, question.target] >= LEAST_PX
-            twin = any(a.look == clip.actors[question.target].look
-                       for k, a in enumerate(clip.actors) if k != question.target)
-            assert twin or sizes[question.key] == sizes.max()
+            large = [i for i in safe if sizes[i] >= 0.85 * sizes[safe].max()]
+            assert key == large[0]
 
 
 def test_the_pictures_show_who_moves_and_when(clips) -> None:

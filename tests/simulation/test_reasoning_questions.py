@@ -270,3 +270,38 @@ def test_other_numbers_of_frames_count_in_their_own_frames(told, frames: int) ->
             assert max(many.start, many.stop) < frames
             if few.start > 0:
                 assert abs(few.start / 15 - many.start / (frames - 1)) < 1.01 / min(frames - 1, 15)
+
+
+def test_the_words_of_a_look_do_not_tell_whether_it_is_there(told) -> None:
+    """Who asks for a "small red cube" is as likely to be asking in vain as who wants a "cube"."""
+    lengths = {True: [], False: []}
+    for number, (_, clip, _) in enumerate(told):
+        for absent, found in lengths.items():
+            for n in range(4):
+                asked = ask(clip, 'refer', absent, np.random.default_rng((number, n)))
+                if asked is not None and 'percent' not in asked.reasoning:
+                    found.append(len(said_of(asked.text)[0]))
+    assert min(map(len, lengths.values())) > 100
+    shares = {absent: [found.count(n) / len(found) for n in (1, 2, 3)]
+              for absent, found in lengths.items()}
+    assert np.abs(np.subtract(shares[True], shares[False])).max() < 0.12
+    assert min(shares[True] + shares[False]) > 0.03
+
+
+def test_a_look_is_settled_by_what_comes_nearest(told) -> None:
+    for number, (_, clip, _) in enumerate(told):
+        looks = {' '.join(a.look) for a in clip.actors}
+        for absent in (False, True):
+            asked = ask(clip, 'refer', absent, np.random.default_rng(number))
+            if asked is None or 'percent' in asked.reasoning:
+                continue
+            wanted, _ = said_of(asked.text)
+            first, _, verdict = asked.reasoning.rpartition('. ')
+            seen = [re.sub('^an? ', '', name) for name in
+                    first.removeprefix('There is ').split(', ')] if first else []
+            alike = [len(wanted & set(look.split())) for look in seen]
+            assert set(seen) <= looks
+            assert alike == sorted(alike, reverse=True)
+            assert not seen or alike[0] == max(len(wanted & set(look.split())) for look in looks)
+            assert (seen != [] and alike[0] == len(wanted)) == (not absent)
+            assert verdict.startswith('There is no ' if absent else 'So it is ')
