@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip
 
 MIN_GAP_STEPS = 1.6  # between the first and the second to start, in fifteenths of the clip
-ABSENT_SHARE = 0.2
+ABSENT_SHARE = 0.3
 NEARLY_AS_LARGE = 0.85
 """Of the largest box: what counts as large when a key frame is chosen."""
 

@@ -108,7 +108,7 @@ def _first_named(pointers: Sequence[Pointer]) -> list[bool]:
     for pointer in pointers:
         names = pointer.head == HEADS['looks']
         first.append(names and pointer.thing not in known)
-        if not names:
+        if not names and pointer.head != HEADS['alike']:
             known.add(pointer.thing)
     return first
 
@@ -193,8 +193,11 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
         goal = shown.first_cells[b] == pointer.thing
         if bool(goal.any()):
             thing = b, q, pointer.thing
-            weights.append(1.0 if thing in said else FIRST_MENTION_WEIGHT)
-            said.add(thing)
+            if pointer.head == HEADS['alike']:
+                weights.append(1.0)
+            else:
+                weights.append(1.0 if thing in said else FIRST_MENTION_WEIGHT)
+                said.add(thing)
             found.append((b, pointer.head, q, pointer.token, goal))
     if not found:
         return looks.sum() * 0, {}
@@ -212,14 +215,15 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
 def asked_scores(asked: Asked, said: Tensor) -> dict[str, float]:
     """Return how often words read off things are right, the right words standing before them.
 
-    'first' counts those that name a thing first, 'named' all that name one, 'frames' the numbers.
+    'first' counts those that name a thing first, 'named' all that name one, 'frames' the numbers,
+    'sides' what follows a look: a side where another looks the same.
 
     Args:
         asked: The questions.
         said: (B, Q, L) as ``answer_loss`` gives them.
     """
     right = (said == asked.ids).cpu()
-    marks: dict[str, list[float]] = {'first': [], 'named': [], 'frames': []}
+    marks: dict[str, list[float]] = {'first': [], 'named': [], 'frames': [], 'sides': []}
     groups: dict[tuple[int, int], list[Pointer]] = {}
     for b, q, pointer in asked.pointers:
         groups.setdefault((b, q), []).append(pointer)
@@ -228,6 +232,8 @@ def asked_scores(asked: Asked, said: Tensor) -> dict[str, float]:
             hit = float(right[b, q, pointer.token + 1])
             if pointer.head == HEADS['looks']:
                 marks['named'].append(hit)
+            elif pointer.head == HEADS['alike']:
+                marks['sides'].append(hit)
             elif pointer.head in (HEADS['start'], HEADS['stop']):
                 marks['frames'].append(hit)
             if is_first:

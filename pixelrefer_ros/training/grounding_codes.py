@@ -33,14 +33,14 @@ this size tells an edge that precisely."""
 BOX_PERIODS = PERIODS[1:]
 _LOOKS = {'colour': tuple(COLOURS), 'shape': SHAPES, 'size': tuple(SIZES)}
 FACTS = {**{name: len(words) for name, words in _LOOKS.items()},
-         'role': len(ROLES) + 1, 'start': 17, 'stop': 17, 'side': 3}
+         'role': len(ROLES) + 1, 'start': 17, 'stop': 17}
 """Classes of every fact, without one for the background. Of start and stop, 0 is never and n + 1
-frame n; of side, which only one of two things that look the same has, 1 is left and 2 right."""
+frame n."""
 
 _SIZES = {'colour': len(COLOURS), 'shape': len(SHAPES), 'size': len(SIZES), 'none': 1,
           'role': len(ROLES) + 1, 'number': 2 * len(PERIODS), 'stop': 2 * len(PERIODS),
           **{name: 2 * len(BOX_PERIODS) for name in (
-              'x1', 'y1', 'x2', 'y2', 'column', 'row')}, 'side': 2}
+              'x1', 'y1', 'x2', 'y2', 'column', 'row')}}
 
 
 def _parts() -> dict[str, slice]:
@@ -80,8 +80,6 @@ def code_table(fact: str) -> Tensor:
     if fact in ('start', 'stop'):
         part = PARTS['number' if fact == 'start' else 'stop']
         table[1:, part] = waves(torch.arange(FACTS[fact] - 1.0))
-    elif fact == 'side':
-        table[1:, PARTS[fact]] = torch.eye(FACTS[fact] - 1)
     else:
         table[:, PARTS[fact]] = torch.eye(FACTS[fact])
     return table
@@ -120,7 +118,6 @@ def words_in_codes() -> dict[str, Tensor]:
     said = {'stay': 'stays', 'move': 'moves', 'go': 'not', 'fall': 'falls', 'carry': 'carried',
             'hit': 'hits'}
     found |= {word: deeds[role] for role, word in said.items()}
-    found |= dict(zip(('left', 'right'), code_table('side')[1:], strict=True))
     for number in range(256):
         code = torch.zeros(WIDTH)
         code[PARTS['number']] = waves(torch.tensor(float(number)))

@@ -188,7 +188,7 @@ def _start_places(
     frequency = model.model.language_model.rotary_emb.inv_freq
     table = model.model.language_model.embed_tokens.weight
     mark = torch.zeros(WIDTH)
-    mark[PARTS['side'].stop:] = 1.0
+    mark[PARTS['row'].stop:] = 1.0
     mark /= mark.norm()
     middles = TOKEN_PX * (torch.arange(len(ANCHORS)) + 0.5)
     for i, at in enumerate(tokenizer.convert_tokens_to_ids(list(ANCHORS))):

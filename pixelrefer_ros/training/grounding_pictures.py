@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
-from pixelrefer_ros.simulation.reasoning_clips import MIN_GAP_X
 from pixelrefer_ros.simulation.reasoning_story import ROLES
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, MERGE, PATCH, TOKEN_PX
 from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
@@ -174,26 +172,6 @@ def flipped(sights: Sights) -> Sights:
         first_cells=_mirrored(sights.first_cells, clip, token),
         picture_cells=_mirrored(sights.picture_cells, key, token),
         first_boxes=boxes(sights.first_boxes, clip), boxes=boxes(sights.boxes, key))
-
-
-def sides_of(clip: ReasoningClip, boxes: Tensor, width: int) -> list[int]:
-    """Return on which side of another that looks the same each thing is: 1 left, 2 right.
-
-    Args:
-        clip: The facts.
-        boxes: (N, 4) of the things in one frame, those without an area not seen in it.
-        width: Of the picture, in the boxes' pixels.
-
-    Returns:
-        Per thing; 0 where none looks the same, is seen, and is clearly on one side.
-    """
-    sides = [0] * len(clip.actors)
-    for k, j in combinations(range(len(clip.actors)), 2):
-        seen = bool((boxes[[k, j], 2] > boxes[[k, j], 0]).all())
-        gap = float(boxes[j, [0, 2]].mean() - boxes[k, [0, 2]].mean())
-        if clip.actors[k].look == clip.actors[j].look and seen and abs(gap) >= MIN_GAP_X * width:
-            sides[k], sides[j] = (1, 2) if gap > 0 else (2, 1)
-    return sides
 
 
 def looks_of(clip: ReasoningClip) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pixelrefer_ros.grounding.profiles import fill, load_profile
-from pixelrefer_ros.simulation.reasoning_names import called, describe
+from pixelrefer_ros.simulation.reasoning_names import called, describe, words_of
 from pixelrefer_ros.simulation.reasoning_questions import ask, questions
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, FRAMES, KEY_SIZE, TOKEN_PX
@@ -80,8 +80,9 @@ class Pointer(NamedTuple):
     in_key: bool = False
 
 
-HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3}
-"""Heads that read a clip's tokens. Those that read a key frame's are x1, y1, x2, y2."""
+HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3, 'alike': 4}
+"""Heads that read a clip's tokens; the last looks at all that look the same, so that the side of
+one of them can be told. Those that read a key frame's are x1, y1, x2, y2."""
 
 
 @dataclass(slots=True)
@@ -314,7 +315,7 @@ class RowMaker:
         counts_frames = self._percent not in ids[:end]
         for n, (at, after, k) in enumerate(mentions):
             following = mentions[n + 1][0] if n + 1 < len(mentions) else end
-            found += [(i, HEADS['looks'], k) for i in range(at, after - 1)]
+            found += self._read_name(clip, at, after, k)
             if not counts_frames:
                 continue
             said = [i for i in range(after, following) if ids[i] in self._numbers]
@@ -325,8 +326,18 @@ class RowMaker:
         if about.target is not None:
             at = ids.index(self._describes) + 1
             after = next(i for i in range(at, len(ids)) if ids[i] in self._closes)
-            found += [(i, HEADS['looks'], about.target) for i in range(at, after - 1)]
+            found += self._read_name(clip, at, after, about.target)
         return found
+
+    def _read_name(
+        self, clip: ReasoningClip, at: int, after: int, thing: int
+    ) -> list[tuple[int, int, int]]:
+        """Return what the words of a name, from ``at`` on and before ``after``, are read off."""
+        look = clip.actors[thing].look
+        last = at + len(self._encode(f'the {words_of(look)}')) - 1  # what follows is the side
+        return [*((i, HEADS['looks'], thing) for i in range(at, after - 1)),
+                *((i, HEADS['alike'], k) for i in range(last, max(last + 1, after - 1))
+                  for k, a in enumerate(clip.actors) if a.look == look)]
 
     def _spoken(
         self, clip: ReasoningClip, thing: int, frame: int, shown: tuple[int, int]

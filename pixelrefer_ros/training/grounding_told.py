@@ -21,14 +21,7 @@ from pixelrefer_ros.training.grounding_codes import (
     waves,
 )
 from pixelrefer_ros.training.grounding_config import CLIP_SIZE, KEY_SIZE, TOKEN_PX
-from pixelrefer_ros.training.grounding_pictures import (
-    BACKGROUND,
-    Shown,
-    iou,
-    labels,
-    looks_of,
-    sides_of,
-)
+from pixelrefer_ros.training.grounding_pictures import BACKGROUND, Shown, iou, labels, looks_of
 from pixelrefer_ros.training.pictures import IGNORE
 
 if TYPE_CHECKING:
@@ -68,18 +61,14 @@ def _one_hot(classes: Tensor, count: int) -> Tensor:
     return functional.one_hot(classes, count).float()
 
 
-def _known(clip: ReasoningClip, boxes: Tensor, *, key: bool) -> dict[str, list[int]]:
-    """Return the classes of what is told of every thing, its ``boxes`` being those shown."""
-    looks, width = looks_of(clip), (KEY_SIZE if key else CLIP_SIZE)[0]
-    told_of = LOOKS if key else (*LOOKS, 'role', 'start', 'stop')
-    return {**{fact: looks[fact] for fact in told_of}, 'side': sides_of(clip, boxes, width)}
-
-
-def _thing_codes(known: dict[str, list[int]], rng: np.random.Generator | None) -> Tensor:
+def _thing_codes(
+    clip: ReasoningClip, facts: tuple[str, ...], rng: np.random.Generator | None
+) -> Tensor:
     """Return what is told of every thing but its box, (N, WIDTH)."""
-    code = torch.zeros(len(known['side']), WIDTH)
-    for fact, numbers in known.items():
-        classes = _one_hot(torch.tensor(numbers), FACTS[fact])
+    known = looks_of(clip)
+    code = torch.zeros(len(clip.actors), WIDTH)
+    for fact in facts:
+        classes = _one_hot(torch.tensor(known[fact]), FACTS[fact])
         if rng is not None:
             classes = _doubted(classes, fact, rng)
         code += classes @ code_table(fact)
@@ -100,6 +89,7 @@ def told(shown: Shown, *, key: bool, rng: np.random.Generator | None = None
     """
     cells = shown.picture_cells if key else shown.first_cells
     boxes = shown.boxes if key else shown.first_boxes
+    facts = LOOKS if key else (*LOOKS, 'role', 'start', 'stop')
     centre = middles(KEY_SIZE if key else CLIP_SIZE)
     tokens = background().repeat(*cells.shape, 1)
     for b, clip in enumerate(shown.facts[:len(cells)]):
@@ -112,8 +102,7 @@ def told(shown: Shown, *, key: bool, rng: np.random.Generator | None = None
             blur = sure[things][:, None]
             offsets = offsets + torch.from_numpy(rng.standard_normal(offsets.shape)).float() * (
                 0.7 * blur)
-        known = _known(clip, boxes[b], key=key)
-        seen = _thing_codes(known, rng)[things] + box_code(offsets, blur)
+        seen = _thing_codes(clip, facts, rng)[things] + box_code(offsets, blur)
         if rng is not None:  # half of a token may show something else
             faint = torch.from_numpy(
                 rng.uniform(0.3, 1.0, len(things)) ** (rng.random(len(things)) < 0.25)).float()
@@ -159,8 +148,7 @@ def telling_scores(tokens: Tensor, shown: Shown, *, key: bool) -> dict[str, floa
     """Return how often tokens that show a thing say each fact rightly, and its box.
 
     Frames count when they are at most one off, boxes when the IoU passes 0.5; of frames, only
-    those of things that start or stop. Of sides, those of things that have one; 'alone' is how
-    often the others are told without.
+    those of things that start or stop.
     """
     cells = shown.picture_cells if key else shown.first_cells
     boxes = shown.boxes if key else shown.first_boxes
@@ -168,10 +156,9 @@ def telling_scores(tokens: Tensor, shown: Shown, *, key: bool) -> dict[str, floa
     if not bool(on.any()):
         return {}
     said, name = tokens[on], 'key' if key else 'clip'
-    looks = [_known(clip, box, key=key)
-             for clip, box in zip(shown.facts[:len(cells)], boxes, strict=False)]
+    looks = [looks_of(clip) for clip in shown.facts[:len(cells)]]
     scores = {}
-    for fact in looks[0]:
+    for fact in LOOKS if key else (*LOOKS, 'role', 'start', 'stop'):
         wanted = torch.cat([labels(look[fact], part)[part >= 0]
                             for look, part in zip(looks, cells, strict=True)])
         if fact in ('start', 'stop'):
@@ -181,13 +168,6 @@ def telling_scores(tokens: Tensor, shown: Shown, *, key: bool) -> dict[str, floa
                 near = (said[scored][:, part] @ code_table(fact)[1:, part].T).argmax(-1)
                 scores[f'{name}_{fact}'] = ((near - wanted[scored] + 1).abs() <= 1
                                             ).float().mean().item()
-        elif fact == 'side':
-            scored = wanted > 0
-            if bool(scored.any()):
-                clear, near = said[:, PARTS[fact]].max(-1)
-                scores[f'{name}_side'] = ((near[scored] == wanted[scored] - 1)
-                                          & (clear[scored] > 0.5)).float().mean().item()
-                scores[f'{name}_alone'] = (clear[~scored] <= 0.5).float().mean().item()
         else:
             scores[f'{name}_{fact}'] = (said[:, PARTS[fact]].argmax(-1) == wanted
                                         ).float().mean().item()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from pixelrefer_ros.simulation.reasoning_names import called
 from pixelrefer_ros.training.grounding_codes import (
     BOX_PERIODS,
     FACTS,
@@ -26,7 +25,7 @@ from pixelrefer_ros.training.grounding_config import (
     PATCH,
     fresh_model,
 )
-from pixelrefer_ros.training.grounding_pictures import flipped, sides_of
+from pixelrefer_ros.training.grounding_pictures import flipped
 from pixelrefer_ros.training.grounding_told import telling_loss, telling_scores, told
 from pixelrefer_ros.training.grounding_words import (
     ANCHORS,
@@ -56,8 +55,7 @@ def test_every_fact_is_told_apart() -> None:
         table = code_table(fact)
         alike = table @ table.T
         alike.fill_diagonal_(-1)
-        # Of these, class 0 is that there is none: nothing is told.
-        first = 1 if fact in ('start', 'stop', 'side') else 0
+        first = 1 if fact in ('start', 'stop') else 0  # class 0: it never does, nothing is told
         assert len(table) == count
         assert alike[first:, first:].max() < 0.95
         torch.testing.assert_close(table[first:].norm(dim=-1), torch.ones(count - first))
@@ -69,50 +67,6 @@ def test_waves_turn_by_what_is_added() -> None:
     product = a * b * len(BOX_PERIODS) ** 0.5
     sum_of_both = torch.cat([product.real, product.imag])
     torch.testing.assert_close(sum_of_both, waves(place + off, BOX_PERIODS))
-
-
-@pytest.fixture(scope='module')
-def alike():
-    """Return what clips show in which two things look the same, and in which none do."""
-    store = StoryStore(range(40, 60))
-    looks = [[a.look for a in store.facts(i).actors] for i in range(len(store))]
-    numbers = [i for i, look in enumerate(looks) if len(set(look)) < len(look)]
-    others = [i for i in range(len(store)) if i not in numbers]
-    return draw_sights(store, [*numbers[:3], others[0]], [0] * 4)
-
-
-def test_of_two_that_look_the_same_each_is_on_the_side_that_names_say(alike) -> None:
-    for clip, boxes in zip(alike.facts, alike.first_boxes, strict=True):
-        names = [called(clip, k) or '' for k in range(len(clip.actors))]
-        wanted = [1 if 'left' in name else 2 if 'right' in name else 0 for name in names]
-        assert sides_of(clip, boxes, CLIP_SIZE[0]) == wanted
-    assert 0 < sum(any(sides_of(c, b, CLIP_SIZE[0])) for c, b in zip(
-        alike.facts, alike.first_boxes, strict=True)) < 4
-
-
-def test_sides_turn_round_in_the_mirror(alike) -> None:
-    mirrored = flipped(alike)
-    for clip, boxes, turned in zip(alike.facts, alike.first_boxes, mirrored.first_boxes,
-                                   strict=True):
-        other = {0: 0, 1: 2, 2: 1}
-        assert sides_of(clip, turned, CLIP_SIZE[0]) == [
-            other[side] for side in sides_of(clip, boxes, CLIP_SIZE[0])]
-    scores = telling_scores(told(mirrored, key=False)[0], mirrored, key=False)
-    assert scores['clip_side'] == scores['clip_alone'] == 1
-    # What was told of the clips themselves is wrong of every side.
-    tokens = torch.zeros(*mirrored.first_cells.shape, WIDTH)
-    tokens[..., PARTS['side']] = told(mirrored, key=False)[0][..., PARTS['side']].flip(-1)
-    wrong = telling_scores(tokens, mirrored, key=False)
-    assert (wrong['clip_side'], wrong['clip_alone']) == (0, 1)
-
-
-def test_what_is_out_of_sight_is_on_no_side(alike) -> None:
-    number = next(i for i, clip in enumerate(alike.facts)
-                  if any(sides_of(clip, alike.first_boxes[i], CLIP_SIZE[0])))
-    clip, boxes = alike.facts[number], alike.first_boxes[number].clone()
-    hidden = next(i for i, side in enumerate(sides_of(clip, boxes, CLIP_SIZE[0])) if side)
-    boxes[hidden] = -1.0
-    assert not any(sides_of(clip, boxes, CLIP_SIZE[0]))
 
 
 def test_what_is_uncertain_is_told_in_its_slow_waves_only() -> None:
