@@ -212,12 +212,13 @@ def pointer_loss(
         The loss, and the share of the heads' looks that are on the thing.
     """
     total, parts = read.out.new_zeros((), dtype=torch.float32), {}
-    for name, in_key, number, at, cells in (
-        ('point_key', True, BOX_LAYER, batch.key_at, shown.picture_cells),
-        ('point_clip', False, STORY_LAYER, batch.clip_at, shown.first_cells),
+    for name, kind, number, at, cells in (
+        ('point_key', (True, True), BOX_LAYER, batch.key_at, shown.picture_cells),
+        ('point_single', (False, True), BOX_LAYER, batch.clip_at, shown.first_cells),
+        ('point_clip', (False, False), STORY_LAYER, batch.clip_at, shown.first_cells),
     ):
         found = [(b, p.token, p.head, cells[b] == p.thing) for b, row in enumerate(batch.rows)
-                 for p in row.pointers if p.in_key == in_key]
+                 for p in row.pointers if (p.in_key, p.box) == kind]
         found = [entry for entry in found if bool(entry[3].any())]
         if not found:
             continue

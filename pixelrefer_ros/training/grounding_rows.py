@@ -71,13 +71,15 @@ class Answer:
 class Pointer(NamedTuple):
     """Say that what comes after a token is read off a thing.
 
-    ``head`` is a number of ``HEADS``; ``in_key`` tells the key frame from the clip.
+    ``head`` is a number of ``HEADS``, or where ``box``, that of a side x1, y1, x2, y2; ``in_key``
+    tells the key frame from the clip.
     """
 
     token: int
     head: int
     thing: int
     in_key: bool = False
+    box: bool = False
 
 
 HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3, 'alike': 4}
@@ -149,7 +151,7 @@ class RowMaker:
 
     def __init__(
         self, store: ReasoningStore, tokenizer: PreTrainedTokenizerBase, *, asked: int = 4,
-        boxes: int = 10, single_share: float = 0.5, held_out: bool = False,
+        boxes: int = 10, single_share: float = 1.0, held_out: bool = False,
     ) -> None:
         """Keep what rows are made of.
 
@@ -289,13 +291,14 @@ class RowMaker:
         start = len(row.ids)
         row.say(node, ids, weights)
         row.answers.append(Answer(about.kind, start, len(row.ids), about.target, about.question))
-        if boxed and about.target is not None:
-            # The form, a number, a comma, a number, ...: each is said by the token before it.
-            row.pointers += [Pointer(start + 2 * i, i, about.target, in_key=True)
-                             for i in range(4)]
-        else:
+        if not boxed:
             row.pointers += [Pointer(start + at, head, thing)
                              for at, head, thing in self._read_off(clip, ids, about)]
+        if about.target is not None and (boxed or about.kind == 'single'):
+            # The form, a number, a comma, a number, ...: each is said by the token before it.
+            first = start if boxed else len(row.ids) - 11
+            row.pointers += [Pointer(first + 2 * i, i, about.target, in_key=boxed, box=True)
+                             for i in range(4)]
 
     def _read_off(
         self, clip: ReasoningClip, ids: list[int], about: Answer

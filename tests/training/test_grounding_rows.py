@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ from pixelrefer_ros.training.grounding_config import (
 from pixelrefer_ros.training.grounding_pictures import shown_in
 from pixelrefer_ros.training.grounding_rows import HEADS, LOOKED_FOR, RowMaker
 from pixelrefer_ros.training.grounding_vision import merge, run_blocks
-from pixelrefer_ros.training.grounding_words import build_tokenizer
+from pixelrefer_ros.training.grounding_words import build_tokenizer, spoken_box
 from tests.training.grounding_clips import StoryStore, draw_sights
 
 PROFILE = load_profile('tabletop')
@@ -156,17 +158,23 @@ def test_branches_do_not_see_each_other(row) -> None:
 
 def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
     maker, rng = RowMaker(store, tokenizer), np.random.default_rng(2)
-    heads = set()
+    heads, sides = set(), {True: 0, False: 0}
     for number in range(len(store)):
         made = maker.draw(number, rng)
         if made is None:
             continue
-        actors = store.facts(number).actors
+        clip = store.facts(number)
+        actors = clip.actors
+        single = next(a for a in made.answers if a.kind == 'single')
         for pointer in made.pointers:
             word = tokenizer.convert_ids_to_tokens(made.ids[pointer.token + 1])
             actor = actors[pointer.thing]
-            if pointer.in_key:
-                assert word.isdigit()
+            if pointer.box:
+                frame = made.frame if pointer.in_key else single.question.key
+                box = clip.boxes[clip.sampled[frame], pointer.thing].tolist()
+                size = KEY_SIZE if pointer.in_key else CLIP_SIZE
+                assert word == str(spoken_box(box, size, store.size)[pointer.head])
+                sides[pointer.in_key] += 1
                 continue
             heads.add(pointer.head)
             if pointer.head == HEADS['looks']:
@@ -176,6 +184,27 @@ def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
             elif pointer.head == HEADS['role']:
                 assert word in ('moves', 'is', 'hits', 'and')
     assert heads == set(HEADS.values())
+    assert min(sides.values()) > 8
+
+
+def test_before_a_side_is_said_all_that_look_the_same_are_looked_at(tokenizer) -> None:
+    store = StoryStore(range(40, 60))
+    maker, rng = RowMaker(store, tokenizer), np.random.default_rng(0)
+    said = Counter()
+    for number in range(len(store)):
+        made, actors = maker.ask(number, rng, 6), store.facts(number).actors
+        looked: dict[int, set[int]] = {}
+        for pointer in made.pointers:
+            if pointer.head == HEADS['alike']:
+                looked.setdefault(pointer.token, set()).add(pointer.thing)
+        for token, things in looked.items():
+            look = actors[min(things)].look
+            assert things == {k for k, a in enumerate(actors) if a.look == look}
+            words = tokenizer.convert_ids_to_tokens(made.ids[token - 4:token + 2])
+            assert set(look) & set(words[:5])
+            said[len(things), words[5] in ('on', 'the', 'left', 'right')] += 1
+    assert said[1, True] == said[2, False] == 0
+    assert min(said[1, False], said[2, True]) > 20
 
 
 def test_looks_are_computed_as_the_model_does(store, row, chat) -> None:
