@@ -89,11 +89,6 @@ def movers(clip: ReasoningClip) -> str:
     return ' '.join(deed(clip, k) for k in order[:3])
 
 
-def listed(names: list[str]) -> str:
-    """Join names with their articles, each said once."""
-    return ', '.join(('an ' if n[0] in 'aeiou' else 'a ') + n for n in dict.fromkeys(names))
-
-
 def percent(x: float) -> int:
     """Round a share of the picture's width to the nearest 5 %."""
     return int(round(x * 20)) * 5

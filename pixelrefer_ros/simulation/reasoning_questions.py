@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixelrefer_ros.simulation.reasoning_accounts import account_of_deed, deed, listed, percent
+from pixelrefer_ros.simulation.reasoning_accounts import account_of_deed, deed, percent
 from pixelrefer_ros.simulation.reasoning_clips import KINDS, MIN_GAP_X
 from pixelrefer_ros.simulation.reasoning_names import (
     ANY,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MIN_GAP_STEPS = 1.6  # between the first and the second to start, in fifteenths of the clip
 ABSENT_SHARE = 0.3
+NEAREST = 3
+"""Things that are named, at most, before it is said whether one looks as asked for."""
 NEARLY_AS_LARGE = 0.85
 """Of the largest box: what counts as large when a key frame is chosen."""
 
@@ -326,7 +328,10 @@ def _by_look(
     target = None if absent else next(k for k, a in enumerate(actors) if fits(a, noun))
     near = sorted((k for k, a in enumerate(actors) if _alike(a, noun)),
                   key=lambda k: (-_alike(actors[k], noun), float(actors[k].x[0])))
-    seen = f'There is {listed([words_of(actors[k].look) for k in near[:3]])}. ' if near else ''
+    names = [called(clip, k) for k in near[:NEAREST]]
+    if None in names:
+        return None
+    seen = f'There is {", ".join(map(str, names))}. ' if names else ''
     verdict = (f'There is no {words_of(noun)}.' if target is None
                else f'So it is {called(clip, target)}.')
     return _Finding(target, seen + verdict, words_of(noun))

@@ -168,12 +168,11 @@ class RowMaker:
         self._held_out = held_out
         self._prompts = load_profile('tabletop').prompts
         self._decides = set(tokenizer.convert_tokens_to_ids(
-            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'on', 'so', 'it',
-             'there', 'no', 'nothing']))
+            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'it', 'no']))
         self._begins = self._token('<answer>')
         self._describes = self._token(', "object description": "')
         self._closes = {self._token('"}'), self._token('", "bbox_2d": [')}
-        self._percent = self._token('percent')
+        self._percent, self._stop = self._token('percent'), self._token('.')
         self._numbers = {self._token(str(n)) for n in range(16)}
         self._joins = {self._token(word) for word in ('at', ',', '.')}
         self._unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
@@ -286,14 +285,17 @@ class RowMaker:
         row.say(node, [*asked, *self._encode('<|im_end|><|im_start|>assistant')])
         ids = self._encode(answer + '<|im_end|>')
         boxed = about.kind == 'box'
-        weights = [DECIDING_WEIGHT if i in self._decides or (boxed and 1 <= n < len(ids) - 2)
+        read = [] if boxed else self._read_off(clip, ids, about)
+        # What follows a look tells whether another looks the same, how a sentence begins whether
+        # it is the last one: what is said there decides, whatever it is.
+        open_ = {at + 1 for at, head, _ in read if head == HEADS['alike']}
+        weights = [DECIDING_WEIGHT if i in self._decides or n in open_
+                   or (n and ids[n - 1] == self._stop) or (boxed and 1 <= n < len(ids) - 2)
                    else 1.0 for n, i in enumerate(ids)]
         start = len(row.ids)
         row.say(node, ids, weights)
         row.answers.append(Answer(about.kind, start, len(row.ids), about.target, about.question))
-        if not boxed:
-            row.pointers += [Pointer(start + at, head, thing)
-                             for at, head, thing in self._read_off(clip, ids, about)]
+        row.pointers += [Pointer(start + at, head, thing) for at, head, thing in read]
         if about.target is not None and (boxed or about.kind == 'single'):
             # The form, a number, a comma, a number, ...: each is said by the token before it.
             first = start if boxed else len(row.ids) - 11

@@ -297,7 +297,7 @@ def test_a_look_is_settled_by_what_comes_nearest(told) -> None:
                 continue
             wanted, _ = said_of(asked.text)
             first, _, verdict = asked.reasoning.rpartition('. ')
-            seen = [re.sub('^an? ', '', name) for name in
+            seen = [re.sub('^the | on the (left|right)$', '', name) for name in
                     first.removeprefix('There is ').split(', ')] if first else []
             alike = [len(wanted & set(look.split())) for look in seen]
             assert set(seen) <= looks
