@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MIN_GAP_STEPS = 1.6  # between the first and the second to start, in fifteenths of the clip
 ABSENT_SHARE = 0.3
-NEAREST = 3
+NEAREST = 2
 """Things that are named, at most, before it is said whether one looks as asked for."""
 NEARLY_AS_LARGE = 0.85
 """Of the largest box: what counts as large when a key frame is chosen."""

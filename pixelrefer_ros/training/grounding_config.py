@@ -41,7 +41,7 @@ PATCH = 7
 MERGE = 2
 TOKEN_PX = PATCH * MERGE
 MAX_NEW_TOKENS = 128
-LAYERS, READING_LAYERS = 7, 5
+LAYERS, READING_LAYERS = 9, 5
 """Of the language model, and how many of them a word may need to be read off a thing. What one
 token has read is known to the tokens after it in the layers that follow."""
 
