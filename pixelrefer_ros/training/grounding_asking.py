@@ -8,6 +8,7 @@ every token would be compared with all the others, most of which it must not see
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ FIRST_MENTION_WEIGHT = 4.0
 FIRST_WORDS_WEIGHT = 2.5
 """How much more it counts to look at the right thing, and to name it, where nothing has been said
 of it yet: what follows can be copied."""
+
+TWIN_WEIGHT = 8.0
+"""How much more it counts to look at both of two things that look the same: few do."""
 
 
 @dataclass(slots=True)
@@ -184,17 +188,19 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
         looks: (B, H, Q, L, P) as ``run_asked`` gives them.
 
     Returns:
-        The loss, and the shares of the looks that are on the thing: of all, and of those where
-        a thing is spoken of first.
+        The loss, and the shares of the looks that are on the thing: of all, of those where a
+        thing is spoken of first, and of those where each of two that look the same should get
+        half of them.
     """
     found, weights = [], []
     said: set[tuple[int, int, int]] = set()
+    alike = Counter((b, q, p.token) for b, q, p in asked.pointers if p.head == HEADS['alike'])
     for b, q, pointer in asked.pointers:
         goal = shown.first_cells[b] == pointer.thing
         if bool(goal.any()):
             thing = b, q, pointer.thing
             if pointer.head == HEADS['alike']:
-                weights.append(1.0)
+                weights.append(TWIN_WEIGHT if alike[b, q, pointer.token] > 1 else 1.0)
             else:
                 weights.append(1.0 if thing in said else FIRST_MENTION_WEIGHT)
                 said.add(thing)
@@ -208,8 +214,9 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
     mass = (at.float() * torch.stack(goals).to(at.device)).sum(-1)
     weight = torch.tensor(weights, device=mass.device)
     loss = -((mass + 1e-4).log() * weight).sum() / weight.sum()
-    first = weight > 1
-    return loss, {'point': mass.mean().item(), 'point_first': mass[first].mean().item()}
+    marks = {'point': mass, 'point_first': mass[weight == FIRST_MENTION_WEIGHT],
+             'point_alike': mass[weight == TWIN_WEIGHT]}
+    return loss, {name: some.mean().item() for name, some in marks.items() if len(some)}
 
 
 def asked_scores(asked: Asked, said: Tensor) -> dict[str, float]:
