@@ -234,7 +234,9 @@ def test_a_perfect_answer_to_rendered_clips_scores_one() -> None:
 
     def knowing(frames, text):
         clip, question = by_text[text]
-        key = clip.sampled[question.key]
+        boxes = clip.boxes[list(clip.sampled), question.target]
+        sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        key = clip.sampled[int(np.argmax(sizes))]
         return Grounding(GROUNDED, key, tuple(clip.boxes[key, question.target].tolist()),
                          [clip.mask(i, question.target) for i in range(len(frames))])
 
