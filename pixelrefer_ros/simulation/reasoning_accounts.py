@@ -6,60 +6,55 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixelrefer_ros.simulation.reasoning_names import ANY, Noun, called, words_of
+from pixelrefer_ros.simulation.reasoning_names import Noun, alike, called, words_of
+from pixelrefer_ros.simulation.world import SHAPES
 
 if TYPE_CHECKING:
     from pixelrefer_ros.simulation.reasoning_clips import ReasoningClip
 
 
 def account_of_deed(
-    clip: ReasoningClip, kind: str, noun: Noun, target: int | None, same: list[int],
-    doers: list[int],
+    clip: ReasoningClip, kind: str, noun: Noun, target: int | None, doers: list[int]
 ) -> str | None:
     """State what decides what was done.
+
+    Of the things that did it that which comes nearest to what was asked for is named, and held
+    against it.
 
     Args:
         clip: The clip.
         kind: 'fell', 'carried', 'stopped', 'stayed' or 'moved'.
         noun: What was asked for.
         target: The thing that did it, None when none did.
-        same: The other things that the noun fits.
         doers: All things that did it.
 
     Returns:
         The sentences, or None when a thing in them has no name.
     """
-    names = {k: called(clip, k) for k in range(len(clip.actors))}
-    meant = same if target is None else [target, *same]
-    if any(names[k] is None for k in {*meant, *doers[:1]}):
+    if not doers:
+        nothing = {'fell': 'Nothing falls off the table.', 'carried': 'The arm takes nothing.',
+                   'stopped': 'Nothing stops.', 'stayed': 'Nothing stays.', 'moved': ''}[kind]
+        return f'{movers(clip)} {nothing}'.strip()
+    nearest = target
+    if nearest is None:
+        nearest = min(doers, key=lambda k: (-alike(clip.actors[k], noun), clip.actors[k].start,
+                                            float(clip.actors[k].x[0])))
+    name = called(clip, nearest)
+    if name is None:
         return None
-    thing = 'thing' if noun == ANY else words_of(noun)
-    if kind in ('fell', 'carried'):
-        if target is not None:
-            return f'{deed(clip, target)} So it is {names[target]}.'
-        if doers:
-            return f'{deed(clip, doers[0])} It is no {thing}.'
-        nothing = 'Nothing falls off the table.' if kind == 'fell' else 'The arm takes nothing.'
-        return f'{movers(clip)} {nothing}'
-    if target is not None:
-        return f'{deeds(clip, meant, target)} So it is {names[target]}.'
-    missing = {'stopped': 'stops', 'stayed': 'stays', 'moved': 'moves'}[kind]
-    if kind == 'stopped' and not any(clip.actors[k].moves for k in same):
-        return f'Nothing moves, so no {thing} stops.'
-    return f'{deeds(clip, same, None)} So no {thing} {missing}.'
+    verdict = f'It is no {words_of(noun)}.' if target is None else f'So it is {name}.'
+    return f'{deed(clip, nearest)} {compared(clip, nearest, noun)}{verdict}'
 
 
-def deeds(clip: ReasoningClip, things: list[int], target: int | None) -> str:
-    """List what several things do, those that do the same in one sentence."""
-    still = [k for k in things if not clip.actors[k].moves]
-    order = sorted((k for k in things if clip.actors[k].moves),
-                    key=lambda k: clip.actors[k].start)
-    parts = [deed(clip, k) for k in order]
-    if len(still) > 2 and target not in still:
-        parts.append('The others stay.')
-    else:
-        parts += [deed(clip, k) for k in still]
-    return ' '.join(parts)
+def compared(clip: ReasoningClip, thing: int, noun: Noun) -> str:
+    """Hold a thing against what was asked for, word by word up to the first that is not true."""
+    said = []
+    for want, has in zip(noun, clip.actors[thing].look, strict=True):
+        if want:
+            said.append(f'{want.capitalize()}? It is {"a " if has in SHAPES else ""}{has}. ')
+            if want != has:
+                break
+    return ''.join(said)
 
 
 def deed(clip: ReasoningClip, k: int) -> str:
@@ -69,9 +64,7 @@ def deed(clip: ReasoningClip, k: int) -> str:
     if actor.role == 'stay':
         return f'{name} stays.'
     if actor.role == 'fall':
-        fall = clip.event('falling', k)
-        when = clip.frame_at(fall.start_s) if fall else actor.start
-        return f'{name} moves from frame {actor.start} and falls at frame {when}.'
+        return f'{name} moves from frame {actor.start} and falls by frame {actor.stop}.'
     if actor.role == 'carry':
         return (f'{name} is carried from frame {actor.start} and put down at frame '
                 f'{actor.stop}.')

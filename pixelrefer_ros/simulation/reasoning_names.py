@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from pixelrefer_ros.simulation.reasoning_clips import MIN_GAP_X
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
 
     from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip
@@ -18,15 +20,53 @@ Noun = tuple[str, str, str]
 """Size, colour and shape that a thing must have; '' where any will do."""
 ANY: Noun = ('', '', '')
 
+# Which of size, colour and shape a question names; how often, when it asks for a look, and when it
+# asks for what has not done something.
+_FORMS = ((False, True, True), (True, True, True), (True, False, True), (True, True, False),
+          (False, True, False), (False, False, True))
+LOOK_SHARES = (0.4, 0.25, 0.1, 0.1, 0.1, 0.05)
+DEED_SHARES = (0.1, 0.1, 0.16, 0.15, 0.24, 0.25)
+
 
 def fits(actor: Actor, noun: Noun) -> bool:
     """Tell whether a thing has what a noun says."""
     return all(not want or want == has for want, has in zip(noun, actor.look, strict=True))
 
 
+def alike(actor: Actor, noun: Noun) -> int:
+    """Return how many of a noun's words are true of a thing."""
+    return sum(bool(want) and want == has for want, has in zip(noun, actor.look, strict=True))
+
+
 def fitting(actor: Actor) -> list[Noun]:
     """Return the nouns that fit a thing, but for those that name its size alone or nothing."""
     return [(s, c, f) for s, c, f in product(*(('', part) for part in actor.look)) if c or f]
+
+
+def pick(
+    rng: np.random.Generator, choices: Sequence[Noun], harder: Callable[[Noun], bool]
+) -> Noun | None:
+    """Draw one of the nouns, mostly one of the harder ones."""
+    hard = [n for n in choices if harder(n)]
+    options = hard if hard and rng.random() < 0.8 else choices
+    return options[int(rng.integers(len(options)))] if options else None
+
+
+def pick_in_form(
+    rng: np.random.Generator, shares: tuple[float, ...], choices: Sequence[Noun],
+    harder: Callable[[Noun], bool],
+) -> Noun | None:
+    """Draw one of the nouns, its form first, mostly one of the harder ones.
+
+    Of the words that a question says nothing is to be learnt about whether there is such a thing:
+    both are asked for in the same forms.
+    """
+    for form in rng.choice(len(_FORMS), len(_FORMS), replace=False, p=shares).tolist():
+        options = [n for n in choices if tuple(map(bool, n)) == _FORMS[form]]
+        noun = pick(rng, options, harder)
+        if noun is not None:
+            return noun
+    return None
 
 
 def words_of(noun: Noun) -> str:

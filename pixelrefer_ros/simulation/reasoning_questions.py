@@ -15,15 +15,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixelrefer_ros.simulation.reasoning_accounts import account_of_deed, deed, percent
+from pixelrefer_ros.simulation.reasoning_accounts import (
+    account_of_deed,
+    compared,
+    deed,
+    percent,
+)
 from pixelrefer_ros.simulation.reasoning_clips import KINDS, MIN_GAP_X
 from pixelrefer_ros.simulation.reasoning_names import (
     ANY,
+    DEED_SHARES,
+    LOOK_SHARES,
     Noun,
+    alike,
     called,
     describe,
     fits,
     fitting,
+    pick,
+    pick_in_form,
     pointed_at,
     words_of,
 )
@@ -31,14 +41,12 @@ from pixelrefer_ros.simulation.reasoning_wordings import word
 from pixelrefer_ros.simulation.world import COLOURS, SHAPES, SIZES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pixelrefer_ros.simulation.reasoning_clips import Actor, ReasoningClip
 
 MIN_GAP_STEPS = 1.6  # between the first and the second to start, in fifteenths of the clip
 ABSENT_SHARE = 0.3
-NEAREST = 2
-"""Things that are named, at most, before it is said whether one looks as asked for."""
 NEARLY_AS_LARGE = 0.85
 """Of the largest box: what counts as large when a key frame is chosen."""
 
@@ -146,12 +154,11 @@ def ask(
 
 def questions(
     clip: ReasoningClip, rng: np.random.Generator, count: int = 4, *, held_out: bool = False,
-    absent_share: float = ABSENT_SHARE,
 ) -> list[ReasoningQuestion]:
     """Ask several questions of one clip, that which it was made for first.
 
     The others are of different kinds; those that few clips offer are tried first, and every one
-    asks for an absent target with the given probability.
+    asks for an absent target with probability ``ABSENT_SHARE``.
     """
     own = ask(clip, clip.kind, clip.absent, rng, held_out=held_out)
     asked = [] if own is None else [own]
@@ -159,7 +166,7 @@ def questions(
     common = ('refer', 'moved', 'stayed', 'first', 'stopped')
     rest.sort(key=lambda k: (k in common) and bool(rng.random() < 0.7))
     while len(asked) < count:
-        absent = bool(rng.random() < absent_share)
+        absent = bool(rng.random() < ABSENT_SHARE)
         # What few clips show is absent from most: there the common kinds often come first.
         turned = absent and rng.random() < 0.6
         found = ((kind, ask(clip, kind, absent, rng, held_out=held_out))
@@ -194,16 +201,6 @@ def key_frame(clip: ReasoningClip, thing: int) -> tuple[int, str] | None:
     return key, told[key]
 
 
-def _pick(rng: np.random.Generator, choices: Iterable[Noun], harder: Callable[[Noun], bool]
-          ) -> Noun | None:
-    """Draw one of the nouns, mostly one of the harder ones."""
-    options = list(choices)
-    hard = [n for n in options if harder(n)]
-    if hard and rng.random() < 0.8:
-        options = hard
-    return options[rng.integers(len(options))] if options else None
-
-
 def _by_deed(
     clip: ReasoningClip, kind: str, absent: bool, rng: np.random.Generator
 ) -> _Finding | None:
@@ -216,15 +213,24 @@ def _by_deed(
         nouns = [n for n in nouns
                  if not any(fits(a, n) and a.role == 'fall' for a in clip.actors)]
     nouns.sort()
-    if kind in ('fell', 'carried', 'stopped') and ANY in nouns and rng.random() < 0.65:
-        nouns = [ANY]
     others = [k for k in range(len(clip.actors)) if k not in doers]
-    noun = _pick(rng, nouns, lambda n: n != ANY and any(fits(clip.actors[k], n) for k in others))
+    looks = [n for n in nouns if n != ANY]
+    noun: Noun | None = ANY
+
+    def shared(n: Noun) -> bool:
+        return any(fits(clip.actors[k], n) for k in others)
+
+    at_all = 0.65 if kind in ('fell', 'carried', 'stopped') else 0.25
+    if ANY not in nouns or rng.random() >= at_all:
+        # All that is not there fits others: it is asked for in the forms of what is there.
+        noun = (pick_in_form(rng, DEED_SHARES, looks, shared) if absent
+                else pick(rng, looks, shared))
     if noun is None:
         return None
     target = next((k for k in doers if fits(clip.actors[k], noun)), None)
-    same = [k for k, a in enumerate(clip.actors) if fits(a, noun) and k != target]
-    reasoning = account_of_deed(clip, kind, noun, target, same, doers)
+    if kind == 'stopped':
+        doers = [k for k in doers if clip.actors[k].role != 'fall']
+    reasoning = account_of_deed(clip, kind, noun, target, doers)
     return None if reasoning is None else _Finding(
         target, reasoning, '' if noun == ANY else words_of(noun))
 
@@ -283,13 +289,14 @@ def _by_hit(
             event.other, event.thing)
         other, first, second = (pointed_at(clip, spoken, rng), called(clip, event.thing),
                                 called(clip, event.other))
-        if None in (other, first, second):
+        if other is None or first is None or second is None:
             return None
-        when = clip.frame_at(event.start_s)
-        start = clip.actors[event.thing].start
-        return _Finding(
-            target, f'{str(first).capitalize()} moves from frame {start} and hits {second} at '
-            f'frame {when}. So it is {called(clip, target)}.', other=str(other))
+        when = clip.actors[event.other].start
+        # What is spoken of comes first, as where it hits nothing or nothing hits it.
+        told = (f'{first.capitalize()} moves from frame {clip.actors[event.thing].start} and hits '
+                f'{second} at frame {when}.' if kind == 'hit' else
+                f'{second.capitalize()} is hit at frame {when} by {first}.')
+        return _Finding(target, f'{told} So it is {called(clip, target)}.', other=other)
     idle = [k for k in range(len(clip.actors)) if k not in parts]
     moving = [k for k in idle if clip.actors[k].moves]
     if kind == 'hit' and moving and rng.random() < 0.8:
@@ -312,39 +319,25 @@ def _by_look(
         found = _by_side(clip, absent, rng)
         if found is not None:
             return found
-    # Of the words that a question says nothing is to be learnt about whether there is such a
-    # thing: both are asked for in the same forms, and most share some of their looks with others.
     actors, wanted = clip.actors, 0 if absent else 1
     looks = product(('', *SIZES), ('', *COLOURS), ('', *SHAPES))
     nouns = [n for n in looks if (n[1] or n[2]) and sum(fits(a, n) for a in actors) == wanted]
-    for form in rng.choice(len(_FORMS), len(_FORMS), replace=False, p=_FORM_SHARES).tolist():
-        options = [n for n in nouns if tuple(map(bool, n)) == _FORMS[form]]
-        noun = _pick(rng, options, lambda n: any(0 < _alike(a, n) < sum(map(bool, n))
-                                                 for a in actors))
-        if noun is not None:
-            break
-    else:
+    noun = pick_in_form(rng, LOOK_SHARES, nouns, lambda n: any(0 < alike(a, n) < sum(map(bool, n))
+                                                            for a in actors))
+    if noun is None:
         return None
     target = None if absent else next(k for k, a in enumerate(actors) if fits(a, noun))
-    near = sorted((k for k, a in enumerate(actors) if _alike(a, noun)),
-                  key=lambda k: (-_alike(actors[k], noun), float(actors[k].x[0])))
-    names = [called(clip, k) for k in near[:NEAREST]]
-    if None in names:
-        return None
-    seen = f'There is {", ".join(map(str, names))}. ' if names else ''
-    verdict = (f'There is no {words_of(noun)}.' if target is None
-               else f'So it is {called(clip, target)}.')
-    return _Finding(target, seen + verdict, words_of(noun))
-
-
-_FORMS = ((False, True, True), (True, True, True), (True, False, True), (True, True, False),
-          (False, True, False), (False, False, True))
-_FORM_SHARES = (0.4, 0.25, 0.1, 0.1, 0.1, 0.05)
-
-
-def _alike(actor: Actor, noun: Noun) -> int:
-    """Return how many of a noun's words are true of a thing."""
-    return sum(bool(want) and want == has for want, has in zip(noun, actor.look, strict=True))
+    near = [k for k, a in enumerate(actors) if alike(a, noun)]
+    verdict = f'There is no {words_of(noun)}.'
+    if near:
+        nearest = min(near, key=lambda k: (-alike(actors[k], noun), float(actors[k].x[0])))
+        name = called(clip, nearest)
+        if name is None:
+            return None
+        if target is not None:
+            verdict = f'So it is {name}.'
+        verdict = f'There is {name}. {compared(clip, nearest, noun)}{verdict}'
+    return _Finding(target, verdict, words_of(noun))
 
 
 def _by_side(
