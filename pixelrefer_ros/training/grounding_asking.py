@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from pixelrefer_ros.training.fast_tower import rotate
-from pixelrefer_ros.training.grounding_language import STORY_LAYER
-from pixelrefer_ros.training.grounding_rows import HEADS, RowMaker
+from pixelrefer_ros.training.grounding_language import (
+    OTHER_HEAD,
+    OTHER_LAYER,
+    STORY_LAYER,
+)
+from pixelrefer_ros.training.grounding_rows import HEADS, NONE, RowMaker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 ASKED = 6
 """Questions of a clip."""
-LONGEST = 80
+LONGEST = 96
 """Tokens of a question with its answer; the few longer ones are left to rows."""
 FIRST_MENTION_WEIGHT = 4.0
 FIRST_WORDS_WEIGHT = 2.5
@@ -38,7 +42,8 @@ FIRST_WORDS_WEIGHT = 2.5
 of it yet: what follows can be copied."""
 
 TWIN_WEIGHT = 8.0
-"""How much more it counts to look at both of two things that look the same: few do."""
+"""How much more it counts to look at both of two things that look the same, and at the other of
+them: few do."""
 
 
 @dataclass(slots=True)
@@ -106,14 +111,17 @@ def draw_asked(maker: RowMaker, numbers: Sequence[int], rng: np.random.Generator
 
 
 def _first_named(pointers: Sequence[Pointer]) -> list[bool]:
-    """Tell which words name a thing for the first time; what it does is said after its name."""
+    """Tell which words name a thing for the first time; those of one name follow each other."""
+    last: dict[int, int] = {}
     known: set[int] = set()
     first = []
     for pointer in pointers:
         names = pointer.head == HEADS['looks']
+        if names:
+            if pointer.token > last.get(pointer.thing, pointer.token) + 1:  # another mention
+                known.add(pointer.thing)
+            last[pointer.thing] = pointer.token
         first.append(names and pointer.thing not in known)
-        if not names and pointer.head != HEADS['alike']:
-            known.add(pointer.thing)
     return first
 
 
@@ -131,8 +139,8 @@ def run_asked(
         start: Position of the questions' first token.
 
     Returns:
-        (B, Q, L, D) after the last norm, and (B, H, Q, L, P): how much tokens look at the lead in
-        ``STORY_LAYER``.
+        (B, Q, L, D) after the last norm, and (B, H + 1, Q, L, P): how much tokens look at the
+        lead, the heads of ``STORY_LAYER`` and last ``OTHER_HEAD`` of ``OTHER_LAYER``.
     """
     language = model.model.language_model
     clips, questions, length, _ = asked.shape
@@ -143,7 +151,7 @@ def run_asked(
         torch.full((n, n), -1e9, device=lead.device, dtype=torch.bfloat16).triu(1)
         for n in (lead.shape[1], length))
     x, y = lead, asked.flatten(0, 1)
-    looks = lead
+    looks = []
 
     def heads(part: Tensor, dim: int) -> Tensor:
         return part.unflatten(-1, (-1, dim)).transpose(1, 2)
@@ -169,14 +177,16 @@ def run_asked(
         shares = torch.cat([to_lead, to_own], -1).softmax(-1).to(v.dtype)
         on_lead, on_own = shares.split([lead.shape[1], length], -1)
         if number == STORY_LAYER:
-            looks = on_lead
+            looks.append(on_lead)
+        elif number == OTHER_LAYER:
+            looks.append(on_lead[:, OTHER_HEAD:OTHER_HEAD + 1])
         got = (on_lead.flatten(2, 3) @ v).unflatten(2, (questions, length))
         got = got + on_own @ own_v.unflatten(0, (clips, questions)).transpose(1, 2)
         # (B, H, Q, L, d) -> (B Q, L, H d)
         got = got.permute(0, 2, 3, 1, 4).flatten(3).flatten(0, 1)
         y = y + attention.o_proj(got)
         y = y + layer.mlp(layer.post_attention_layernorm(y))
-    return language.norm(y).unflatten(0, (clips, questions)), looks
+    return language.norm(y).unflatten(0, (clips, questions)), torch.cat(looks, 1)
 
 
 def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -185,37 +195,41 @@ def pointing_loss(asked: Asked, shown: Shown, looks: Tensor) -> tuple[Tensor, di
     Args:
         asked: The questions.
         shown: What the clips show.
-        looks: (B, H, Q, L, P) as ``run_asked`` gives them.
+        looks: (B, H + 1, Q, L, P) as ``run_asked`` gives them.
 
     Returns:
         The loss, and the shares of the looks that are on the thing: of all, of those where a
-        thing is spoken of first, and of those where each of two that look the same should get
-        half of them.
+        thing is spoken of first, of those where each of two that look the same should get
+        half of them, and of those that should find the other of the two, or none.
     """
     found, weights = [], []
     said: set[tuple[int, int, int]] = set()
     alike = Counter((b, q, p.token) for b, q, p in asked.pointers if p.head == HEADS['alike'])
     for b, q, pointer in asked.pointers:
         goal = shown.first_cells[b] == pointer.thing
-        if bool(goal.any()):
+        if pointer.thing == NONE or bool(goal.any()):
             thing = b, q, pointer.thing
-            if pointer.head == HEADS['alike']:
+            if pointer.head in (HEADS['alike'], HEADS['other']):
                 weights.append(TWIN_WEIGHT if alike[b, q, pointer.token] > 1 else 1.0)
             else:
                 weights.append(1.0 if thing in said else FIRST_MENTION_WEIGHT)
                 said.add(thing)
-            found.append((b, pointer.head, q, pointer.token, goal))
+            found.append((b, pointer.head, q, pointer.token, goal, pointer.thing == NONE))
     if not found:
         return looks.sum() * 0, {}
-    clip, head, question, token, goals = zip(*found, strict=True)
+    clip, head, question, token, goals, none = zip(*found, strict=True)
     cells = slice(asked.clip_at, asked.clip_at + shown.first_cells.shape[1])
     at = looks[torch.tensor(clip), torch.tensor(head), torch.tensor(question),
-               torch.tensor(token), cells]
-    mass = (at.float() * torch.stack(goals).to(at.device)).sum(-1)
+               torch.tensor(token), cells].float()
+    mass = torch.where(torch.tensor(none, device=at.device), 1 - at.sum(-1),
+                       (at * torch.stack(goals).to(at.device)).sum(-1))
     weight = torch.tensor(weights, device=mass.device)
-    loss = -((mass + 1e-4).log() * weight).sum() / weight.sum()
+    # Shares in half precision may add up to more than one.
+    loss = -((mass.clamp(min=0) + 1e-4).log() * weight).sum() / weight.sum()
+    twins, other = weight == TWIN_WEIGHT, torch.tensor(head, device=at.device) == HEADS['other']
     marks = {'point': mass, 'point_first': mass[weight == FIRST_MENTION_WEIGHT],
-             'point_alike': mass[weight == TWIN_WEIGHT]}
+             'point_alike': mass[twins & ~other], 'point_other': mass[twins & other],
+             'point_alone': mass[~twins & other]}
     return loss, {name: some.mean().item() for name, some in marks.items() if len(some)}
 
 

@@ -114,9 +114,9 @@ def words_in_codes() -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for fact, words in _LOOKS.items():
         found |= dict(zip(words, code_table(fact), strict=True))
-    deeds = dict(zip(ROLES, code_table('role'), strict=False))
+    deeds = dict(zip((*ROLES, 'hit by'), code_table('role'), strict=True))
     said = {'stay': 'stays', 'move': 'moves', 'go': 'not', 'fall': 'falls', 'carry': 'carried',
-            'hit': 'hits'}
+            'hit': 'hits', 'hit by': 'hit'}
     found |= {word: deeds[role] for role, word in said.items()}
     for number in range(256):
         code = torch.zeros(WIDTH)

@@ -14,7 +14,7 @@ from pixelrefer_ros.simulation.reasoning_story import ROLES
 from pixelrefer_ros.training.fast_tower import rotate
 from pixelrefer_ros.training.grounding_config import KEY_SIZE
 from pixelrefer_ros.training.grounding_pictures import Shown, iou, labels, looks_of
-from pixelrefer_ros.training.grounding_rows import HEADS
+from pixelrefer_ros.training.grounding_rows import HEADS, NONE
 from pixelrefer_ros.training.grounding_words import STEP_PX
 from pixelrefer_ros.training.pictures import COLOUR_IDS, IGNORE, SHAPE_IDS, SIZE_IDS
 
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from pixelrefer_ros.training.grounding_batch import Batch
 
-BOX_LAYER, STORY_LAYER = 3, 4
-"""Layers whose heads speak of where a thing's box ends, and of what it does and when."""
-ROLE_WORDS = {'stay': 'stays', 'move': 'moves', 'hit by': 'moves', 'go': 'not', 'fall': 'falls',
+BOX_LAYER, STORY_LAYER, OTHER_LAYER = 3, 4, 6
+"""Layers whose heads speak of where a thing's box ends, of what it does and when, and of the
+other thing that looks the same."""
+OTHER_HEAD = 4
+ROLE_WORDS = {'stay': 'stays', 'move': 'moves', 'hit by': 'hit', 'go': 'not', 'fall': 'falls',
               'carry': 'carried', 'hit': 'hits'}
 _BLUR_STEPS = 1.0  # a box that ends a step beside is nearly right
 
@@ -212,21 +214,28 @@ def pointer_loss(
         The loss, and the share of the heads' looks that are on the thing.
     """
     total, parts = read.out.new_zeros((), dtype=torch.float32), {}
-    for name, kind, number, at, cells in (
-        ('point_key', (True, True), BOX_LAYER, batch.key_at, shown.picture_cells),
-        ('point_single', (False, True), BOX_LAYER, batch.clip_at, shown.first_cells),
-        ('point_clip', (False, False), STORY_LAYER, batch.clip_at, shown.first_cells),
-    ):
-        found = [(b, p.token, p.head, cells[b] == p.thing) for b, row in enumerate(batch.rows)
-                 for p in row.pointers if (p.in_key, p.box) == kind]
-        found = [entry for entry in found if bool(entry[3].any())]
+    for name, number in (('point_key', BOX_LAYER), ('point_single', BOX_LAYER),
+                         ('point_clip', STORY_LAYER), ('point_other', OTHER_LAYER)):
+        in_key = name == 'point_key'
+        at = batch.key_at if in_key else batch.clip_at
+        found = []
+        for b, row in enumerate(batch.rows):
+            cells = (shown.picture_cells if in_key else shown.first_cells)[b]
+            for p in row.pointers:
+                other = not p.box and p.head == HEADS['other']
+                kind = ('point_key' if p.in_key else 'point_single' if p.box
+                        else 'point_other' if other else 'point_clip')
+                if kind == name and (p.thing == NONE or bool((cells == p.thing).any())):
+                    found.append((b, p.token, OTHER_HEAD if other else p.head,
+                                  cells == p.thing, p.thing == NONE))
         if not found:
             continue
-        row, token, head, goal = zip(*found, strict=True)
-        looks = _attention(model, batch, read, number, (torch.tensor(row), torch.tensor(token)),
+        of, token, head, goal, none = zip(*found, strict=True)
+        looks = _attention(model, batch, read, number, (torch.tensor(of), torch.tensor(token)),
                            torch.tensor(head), at)
-        mass = (looks * torch.stack(goal).to(looks.device)).sum(-1)
-        total = total - (mass + 1e-4).log().mean()
+        on = (looks * torch.stack(goal).to(looks.device)).sum(-1)
+        mass = torch.where(torch.tensor(none, device=looks.device), 1 - looks.sum(-1), on)
+        total = total - (mass.clamp(min=0) + 1e-4).log().mean()
         parts[name] = mass.mean().item()
     return total, parts
 

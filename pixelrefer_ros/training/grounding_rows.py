@@ -9,6 +9,7 @@ its position is the one it has in the conversation alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 DECIDING_WEIGHT = 3.0
 """How much more the words that decide count than the words around them."""
+SIDE_WEIGHT = 2.0
+"""How much more than that what follows a look counts where two things look so: few do."""
 UNKNOWN_SHARE = 0.05
 """Of the questions about looks, those that ask for a word it does not know."""
 LOOKED_FOR = 2
@@ -72,7 +75,7 @@ class Pointer(NamedTuple):
     """Say that what comes after a token is read off a thing.
 
     ``head`` is a number of ``HEADS``, or where ``box``, that of a side x1, y1, x2, y2; ``in_key``
-    tells the key frame from the clip.
+    tells the key frame from the clip. ``thing`` may be ``NONE``: nothing is to be looked at.
     """
 
     token: int
@@ -82,9 +85,11 @@ class Pointer(NamedTuple):
     box: bool = False
 
 
-HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3, 'alike': 4}
-"""Heads that read a clip's tokens; the last looks at all that look the same, so that the side of
-one of them can be told. Those that read a key frame's are x1, y1, x2, y2."""
+HEADS = {'start': 0, 'stop': 1, 'role': 2, 'looks': 3, 'alike': 4, 'other': 5}
+"""Heads that read a clip's tokens. After a look, one looks at all things that look so, and one,
+two layers above, at that which is not the one spoken of, so that its side can be told. Those that
+read a key frame's are x1, y1, x2, y2."""
+NONE = -2
 
 
 @dataclass(slots=True)
@@ -167,8 +172,9 @@ class RowMaker:
         self._asked, self._boxes, self._single_share = asked, boxes, single_share
         self._held_out = held_out
         self._prompts = load_profile('tabletop').prompts
-        self._decides = set(tokenizer.convert_tokens_to_ids(
-            [*COLOURS, *SHAPES, *SIZES, '[]', '{"frame_idx":', 'left', 'right', 'it', 'no']))
+        self._looks = set(tokenizer.convert_tokens_to_ids([*COLOURS, *SHAPES, *SIZES]))
+        self._decides = self._looks | set(tokenizer.convert_tokens_to_ids(
+            ['[]', '{"frame_idx":', 'left', 'right', 'no']))
         self._begins = self._token('<answer>')
         self._describes = self._token(', "object description": "')
         self._closes = {self._token('"}'), self._token('", "bbox_2d": [')}
@@ -246,7 +252,7 @@ class RowMaker:
         ids = self._encode(text)
         reasoning, key, target = question.reasoning, question.key, question.target
         if question.kind == 'refer' and rng.random() < UNKNOWN_SHARE and target is None:
-            looks = [i for i, t in enumerate(ids) if t in self._decides]
+            looks = [i for i, t in enumerate(ids) if t in self._looks]
             if looks:
                 ids[looks[-1]] = self._unknown
                 reasoning = 'There is no thing.'
@@ -288,8 +294,9 @@ class RowMaker:
         read = [] if boxed else self._read_off(clip, ids, about)
         # What follows a look tells whether another looks the same, how a sentence begins whether
         # it is the last one: what is said there decides, whatever it is.
-        open_ = {at + 1 for at, head, _ in read if head == HEADS['alike']}
-        weights = [DECIDING_WEIGHT if i in self._decides or n in open_
+        alike = Counter(at + 1 for at, head, _ in read if head == HEADS['alike'])
+        weights = [DECIDING_WEIGHT * (SIDE_WEIGHT if alike[n] > 1 else 1.0)
+                   if i in self._decides or n in alike
                    or (n and ids[n - 1] == self._stop) or (boxed and 1 <= n < len(ids) - 2)
                    else 1.0 for n, i in enumerate(ids)]
         start = len(row.ids)
@@ -324,7 +331,7 @@ class RowMaker:
             if not counts_frames:
                 continue
             said = [i for i in range(after, following) if ids[i] in self._numbers]
-            if said and ids[after] not in self._joins:
+            if ids[after] not in self._joins:
                 found.append((after - 1, HEADS['role'], k))
             found += [(i - 1, head, k) for i, head in zip(
                 said, (HEADS['start'], HEADS['stop']), strict=False)]
@@ -339,10 +346,12 @@ class RowMaker:
     ) -> list[tuple[int, int, int]]:
         """Return what the words of a name, from ``at`` on and before ``after``, are read off."""
         look = clip.actors[thing].look
+        same = [k for k, a in enumerate(clip.actors) if a.look == look]
+        other = next((k for k in same if k != thing), NONE)
         last = at + len(self._encode(f'the {words_of(look)}')) - 1  # what follows is the side
         return [*((i, HEADS['looks'], thing) for i in range(at, after - 1)),
-                *((i, HEADS['alike'], k) for i in range(last, max(last + 1, after - 1))
-                  for k, a in enumerate(clip.actors) if a.look == look)]
+                *(pointer for i in range(last, max(last + 1, after - 1)) for pointer in (
+                    *((i, HEADS['alike'], k) for k in same), (i, HEADS['other'], other)))]
 
     def _spoken(
         self, clip: ReasoningClip, thing: int, frame: int, shown: tuple[int, int]

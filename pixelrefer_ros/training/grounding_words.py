@@ -49,9 +49,9 @@ _SIGNS = '[^\\sa-z0-9_]'
 # What stories say besides what questions say (simulation.reasoning_accounts and _questions).
 _STORY = (
     'it is no thing nothing falls off the table. the arm takes nothing. so moves, stops stays. '
-    'the others stay. one thing moves from frame and does not stop is carried put down at. it '
-    'starts with the first last they start: hits. it hits nothing nothing hits it. there is one '
-    'a an no of the width percent; so it is left right of it on. frames. find: box: and user '
+    'one thing moves from frame and does not stop is carried put down at. it starts with the '
+    'first last they start: hits. it hits nothing nothing hits it. is hit by. there is a an '
+    'no of the width percent; so it is left right of it on. frames. find: box: and user '
     'assistant system ( ) \' " - ! ?'
 )
 

@@ -18,7 +18,12 @@ from pixelrefer_ros.training.grounding_asking import (
     run_asked,
 )
 from pixelrefer_ros.training.grounding_config import fresh_model
-from pixelrefer_ros.training.grounding_language import STORY_LAYER, answer_loss
+from pixelrefer_ros.training.grounding_language import (
+    OTHER_HEAD,
+    OTHER_LAYER,
+    STORY_LAYER,
+    answer_loss,
+)
 from pixelrefer_ros.training.grounding_pictures import Shown
 from pixelrefer_ros.training.grounding_rows import DECIDING_WEIGHT, HEADS, RowMaker
 from pixelrefer_ros.training.grounding_told import told
@@ -81,7 +86,10 @@ def test_a_question_is_read_as_if_it_were_alone(model, asked, made) -> None:
         mine, theirs = out[b, q, :count], alone.last_hidden_state[0, lead.shape[1]:][:count]
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
         there = alone.attentions[STORY_LAYER][0, :, lead.shape[1]:, :lead.shape[1]]
-        torch.testing.assert_close(looks[b, :, q, :count], there[:, :count], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(looks[b, :-1, q, :count], there[:, :count],
+                                   rtol=1e-3, atol=1e-4)
+        other = alone.attentions[OTHER_LAYER][0, OTHER_HEAD, lead.shape[1]:, :lead.shape[1]]
+        torch.testing.assert_close(looks[b, -1, q, :count], other[:count], rtol=1e-3, atol=1e-4)
 
 
 def test_questions_end_with_their_answers(asked, tokenizer) -> None:
@@ -95,13 +103,30 @@ def test_questions_end_with_their_answers(asked, tokenizer) -> None:
 
 
 def test_what_names_a_thing_first_counts_most(asked, tokenizer) -> None:
-    first = (asked.weight == DECIDING_WEIGHT * FIRST_WORDS_WEIGHT).nonzero().tolist()
-    assert first
-    looks = {*COLOURS, *SHAPES, *SIZES, 'left', 'right'}
-    for b, q, token in first:
-        assert tokenizer.convert_ids_to_tokens(int(asked.ids[b, q, token])) in looks
-    # Of a thing that is spoken of again, the words weigh less.
-    assert (asked.weight == DECIDING_WEIGHT).sum() > 0
+    looks = {*COLOURS, *SHAPES, *SIZES}
+    first, again = 0, 0
+    known: dict[tuple[int, int], set[int]] = {}
+    for b, q, pointer in asked.pointers:
+        word = tokenizer.convert_ids_to_tokens(int(asked.ids[b, q, pointer.token + 1]))
+        if pointer.head != HEADS['looks'] or word not in looks:
+            continue
+        named = known.setdefault((b, q), set())
+        if word in SIZES:  # names begin with it
+            new = pointer.thing not in named
+            named.add(pointer.thing)
+            factor = FIRST_WORDS_WEIGHT if new else 1.0
+            first, again = first + new, again + (not new)
+        assert float(asked.weight[b, q, pointer.token + 1]) == DECIDING_WEIGHT * factor
+    assert min(first, again) > 9
+
+
+def test_looks_in_half_precision_have_a_finite_cost(asked, shown, made) -> None:
+    """Shares in half precision may add up to more than one: nothing is left for "no other"."""
+    looks = torch.zeros_like(made[2]).to(torch.bfloat16)
+    looks[..., asked.clip_at:asked.clip_at + 3] = torch.tensor([0.5, 0.5, 0.0078]).to(looks)
+    assert float(looks[0, -1, 0, 0].float().sum()) > 1
+    loss, _ = pointing_loss(asked, shown, looks)
+    assert torch.isfinite(loss)
 
 
 def test_looking_at_the_right_thing_costs_least(asked, shown, made) -> None:

@@ -27,7 +27,14 @@ from pixelrefer_ros.training.grounding_config import (
     save_model,
 )
 from pixelrefer_ros.training.grounding_pictures import shown_in
-from pixelrefer_ros.training.grounding_rows import HEADS, LOOKED_FOR, RowMaker
+from pixelrefer_ros.training.grounding_rows import (
+    DECIDING_WEIGHT,
+    HEADS,
+    LOOKED_FOR,
+    NONE,
+    SIDE_WEIGHT,
+    RowMaker,
+)
 from pixelrefer_ros.training.grounding_vision import merge, run_blocks
 from pixelrefer_ros.training.grounding_words import build_tokenizer, spoken_box
 from tests.training.grounding_clips import StoryStore, draw_sights
@@ -177,12 +184,15 @@ def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
                 sides[pointer.in_key] += 1
                 continue
             heads.add(pointer.head)
+            if pointer.thing == NONE:
+                assert pointer.head == HEADS['other']
+                continue
             if pointer.head == HEADS['looks']:
                 assert word in (*actor.look, 'on', 'the', 'left', 'right')
             elif pointer.head == HEADS['start'] and actor.role not in ('hit by', 'hit'):
                 assert word == str(actor.start)
             elif pointer.head == HEADS['role']:
-                assert word in ('moves', 'is', 'hits', 'and')
+                assert word in ('moves', 'is', 'hits', 'and', 'stays')
     assert heads == set(HEADS.values())
     assert min(sides.values()) > 8
 
@@ -194,13 +204,22 @@ def test_before_a_side_is_said_all_that_look_the_same_are_looked_at(tokenizer) -
     for number in range(len(store)):
         made, actors = maker.ask(number, rng, 6), store.facts(number).actors
         looked: dict[int, set[int]] = {}
+        others: dict[int, int] = {}
         for pointer in made.pointers:
             if pointer.head == HEADS['alike']:
                 looked.setdefault(pointer.token, set()).add(pointer.thing)
+            elif pointer.head == HEADS['other']:
+                others[pointer.token] = pointer.thing
+        assert others.keys() == looked.keys()
         for token, things in looked.items():
+            left = things - {others[token]}
+            assert len(left) == 1
+            assert (others[token] == NONE) == (left == things)
             look = actors[min(things)].look
             assert things == {k for k, a in enumerate(actors) if a.look == look}
             words = tokenizer.convert_ids_to_tokens(made.ids[token - 4:token + 2])
+            assert made.weight[token + 1] == DECIDING_WEIGHT * (
+                SIDE_WEIGHT if len(things) > 1 else 1)
             assert set(look) & set(words[:5])
             said[len(things), words[5] in ('on', 'the', 'left', 'right')] += 1
     assert said[1, True] == said[2, False] == 0
@@ -242,8 +261,7 @@ def test_cells_show_what_covers_them() -> None:
 def test_a_small_thing_takes_no_other_its_only_token() -> None:
     numbers = np.zeros((56, 56), np.uint8)
     numbers[4:18, 4:18] = 1
-    numbers[20:28, 24:32] = 2  # most of it beside the first, the rest in the next cell
-    numbers[20:28, 24:29] = 2
+    numbers[20:28, 24:29] = 2  # most of it beside the first, the rest in the next cell
     shown = shown_in(numbers, (28, 28), 14)
     assert shown[0, 0] == 0
     assert shown[0, 1] == 1
