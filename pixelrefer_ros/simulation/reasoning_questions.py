@@ -328,16 +328,15 @@ def _by_look(
         return None
     target = None if absent else next(k for k, a in enumerate(actors) if fits(a, noun))
     near = [k for k, a in enumerate(actors) if alike(a, noun)]
-    verdict = f'There is no {words_of(noun)}.'
+    told = f'There is no {words_of(noun)}.'
     if near:
         nearest = min(near, key=lambda k: (-alike(actors[k], noun), float(actors[k].x[0])))
         name = called(clip, nearest)
         if name is None:
             return None
-        if target is not None:
-            verdict = f'So it is {name}.'
-        verdict = f'There is {name}. {compared(clip, nearest, noun)}{verdict}'
-    return _Finding(target, verdict, words_of(noun))
+        verdict = told if target is None else f'So it is {name}.'
+        told = f'There is {name}. {compared(clip, nearest, noun)}{verdict}'
+    return _Finding(target, told, words_of(noun))
 
 
 def _by_side(

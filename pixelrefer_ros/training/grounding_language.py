@@ -213,27 +213,29 @@ def pointer_loss(
     Returns:
         The loss, and the share of the heads' looks that are on the thing.
     """
+    layers = {'point_key': BOX_LAYER, 'point_single': BOX_LAYER, 'point_clip': STORY_LAYER,
+              'point_other': OTHER_LAYER}
+    groups: dict[str, list[tuple[int, int, int, Tensor, bool]]] = {name: [] for name in layers}
+    for b, row in enumerate(batch.rows):
+        for p in row.pointers:
+            cells = (shown.picture_cells if p.in_key else shown.first_cells)[b]
+            name, head = 'point_clip', p.head
+            if p.box:
+                name = 'point_key' if p.in_key else 'point_single'
+            elif head == HEADS['other']:
+                name, head = 'point_other', OTHER_HEAD
+            goal = cells == p.thing
+            if p.thing == NONE or bool(goal.any()):
+                groups[name].append((b, p.token, head, goal, p.thing == NONE))
     total, parts = read.out.new_zeros((), dtype=torch.float32), {}
-    for name, number in (('point_key', BOX_LAYER), ('point_single', BOX_LAYER),
-                         ('point_clip', STORY_LAYER), ('point_other', OTHER_LAYER)):
-        in_key = name == 'point_key'
-        at = batch.key_at if in_key else batch.clip_at
-        found = []
-        for b, row in enumerate(batch.rows):
-            cells = (shown.picture_cells if in_key else shown.first_cells)[b]
-            for p in row.pointers:
-                other = not p.box and p.head == HEADS['other']
-                kind = ('point_key' if p.in_key else 'point_single' if p.box
-                        else 'point_other' if other else 'point_clip')
-                if kind == name and (p.thing == NONE or bool((cells == p.thing).any())):
-                    found.append((b, p.token, OTHER_HEAD if other else p.head,
-                                  cells == p.thing, p.thing == NONE))
+    for name, found in groups.items():
         if not found:
             continue
-        of, token, head, goal, none = zip(*found, strict=True)
-        looks = _attention(model, batch, read, number, (torch.tensor(of), torch.tensor(token)),
-                           torch.tensor(head), at)
-        on = (looks * torch.stack(goal).to(looks.device)).sum(-1)
+        at = batch.key_at if name == 'point_key' else batch.clip_at
+        of, token, heads, goals, none = zip(*found, strict=True)
+        looks = _attention(model, batch, read, layers[name],
+                           (torch.tensor(of), torch.tensor(token)), torch.tensor(heads), at)
+        on = (looks * torch.stack(goals).to(looks.device)).sum(-1)
         mass = torch.where(torch.tensor(none, device=looks.device), 1 - looks.sum(-1), on)
         total = total - (mass.clamp(min=0) + 1e-4).log().mean()
         parts[name] = mass.mean().item()

@@ -189,8 +189,8 @@ def test_words_are_read_off_the_things_they_speak_of(store, tokenizer) -> None:
                 continue
             if pointer.head == HEADS['looks']:
                 assert word in (*actor.look, 'on', 'the', 'left', 'right')
-            elif pointer.head == HEADS['start'] and actor.role not in ('hit by', 'hit'):
-                assert word == str(actor.start)
+            elif pointer.head in (HEADS['start'], HEADS['stop']):
+                assert word == str(actor.start if pointer.head == HEADS['start'] else actor.stop)
             elif pointer.head == HEADS['role']:
                 assert word in ('moves', 'is', 'hits', 'and', 'stays')
     assert heads == set(HEADS.values())
